@@ -1,0 +1,126 @@
+"""The fused operators, and the one place where an implementation is chosen.
+
+`guided_step` and `group_norm_silu` check their arguments and call a `torch.ops.ip2p_fast` operator. Which code runs is
+the dispatcher's choice by device: the C++ extension on CPU and CUDA where it is built, Triton on CUDA where it is not,
+`reference.py` elsewhere. `use("reference")` sends every later call to the reference instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from ip2p_fast.errors import BadInput, MissingExtra
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise MissingExtra("ip2p_fast.kernels", "torch") from error
+
+from torch import Tensor
+
+from ip2p_fast.kernels import implementations, reference, schemas
+
+__all__ = ["group_norm_silu", "guided_step", "status", "use"]
+
+schemas.define()
+_LOADED = implementations.load()
+_mode = "auto"
+
+
+def guided_step(
+    eps: Tensor, row_start: Tensor, weights: Tensor, x: Tensor, history: Tensor, coefficients: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum each edit's weighted rows and take one step of its sampler, in one pass over memory.
+
+    e = sum over the edit's rows of weights[r] eps[r]; d = p x + q e; x' = a x + b0 d + b1 d1 + b2 d2 + c n.
+    A weight or coefficient that is exactly 0 leaves its term out: NaN, infinity or unset memory behind it stays there.
+
+    Args:
+        eps: [R, C, h, w], any floating dtype and strides: the UNet's predictions (eps or v), one a row.
+        row_start: [E + 1] int64 on x's device; rows row_start[e] to row_start[e + 1] belong to edit e.
+        weights: [R] float32, the guidance weight of each row.
+        x: [E, C, h, w] float32, latents in unit-variance form.
+        history: [E, 2, C, h, w] float32, the guided clean predictions of the last step (d1) and the one before (d2).
+        coefficients: [E, 7] float32, a, b0, b1, b2, c, p, q of each edit's sampler table at its step.
+        noise: [E, C, h, w] float32, unit normal.
+    Returns:
+        x' [E, C, h, w] and the next history (d, d1) [E, 2, C, h, w], both float32 and contiguous.
+        float64 throughout is accepted too and computed by the reference.
+    Raises:
+        BadInput: shapes, dtypes, devices or row_start do not fit together.
+    """
+    schemas.check_guided_step(eps, row_start, weights, x, history, coefficients, noise)
+    if _plain(eps, weights, x, history, coefficients, noise):
+        return reference.guided_step(eps, row_start, weights, x, history, coefficients, noise)
+    return torch.ops.ip2p_fast.guided_step(eps, row_start, weights, x, history, coefficients, noise)
+
+
+def group_norm_silu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float = 1e-5,
+    shift: Tensor | None = None,
+    silu: bool = True,
+) -> Tensor:
+    """SiLU(GroupNorm(x + shift)), statistics in float32 whatever the dtype of x.
+
+    Args:
+        x: [N, C, H, W], float32, bfloat16 or float16, contiguous or channels_last (the output keeps the format).
+        weight, bias: [C], the affine parameters.
+        groups: a divisor of C.
+        eps: added to the variance.
+        shift: [N, C] or None, added to x first (a residual block's time embedding).
+        silu: False leaves the activation out.
+    Returns:
+        [N, C, H, W] in the dtype of x.
+    Raises:
+        BadInput: shapes, dtypes or devices do not fit together, or C is not a multiple of groups.
+    """
+    schemas.check_group_norm_silu(x, weight, bias, groups, eps, shift)
+    if _plain(x, weight, bias, shift):
+        return reference.group_norm_silu(x, weight, bias, groups, eps, shift, silu)
+    return torch.ops.ip2p_fast.group_norm_silu(x, weight, bias, groups, eps, shift, silu)
+
+
+def use(mode: str) -> AbstractContextManager[None]:
+    """Choose the implementation of later calls: "auto" (the fastest built) or "reference".
+
+    `use("reference")` alone holds until the next call; `with use("reference"):` ends with its block. The choice is the
+    process's, not a thread's.
+
+    Raises:
+        BadInput: another word.
+    """
+    global _mode
+    if mode not in ("auto", "reference"):
+        raise BadInput(f"kernels.use: unknown mode {mode!r}; choose auto or reference")
+    previous, _mode = _mode, mode
+    return _restoring(previous)
+
+
+def status() -> dict[str, Any]:
+    """What is built and what runs: {"extension", "why", "isa", "mode", "kernels": {name: {"cpu": .., "cuda": ..}}}."""
+    return {**_LOADED.describe(), "mode": _mode}
+
+
+@contextmanager
+def _restoring(previous: str) -> Iterator[None]:
+    global _mode
+    try:
+        yield
+    finally:
+        _mode = previous
+
+
+def _plain(*tensors: Tensor | None) -> bool:
+    """Whether the call belongs to the reference: asked for, float64, or with a gradient to keep."""
+    if _mode == "reference":
+        return True
+    given = [t for t in tensors if t is not None]
+    return any(t.dtype == torch.float64 for t in given) or (
+        torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    )

@@ -1,0 +1,54 @@
+"""The operators in plain PyTorch: the oracle of the tests, and what runs where no kernel is built.
+
+Both are differentiable, run on any device, and compute in float32, or in float64 when they are given float64.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ip2p_fast.kernels.schemas import output_format
+
+
+def guided_step(
+    eps: Tensor, row_start: Tensor, weights: Tensor, x: Tensor, history: Tensor, coefficients: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See `ip2p_fast.kernels.guided_step`."""
+    rows = torch.arange(eps.shape[0], device=eps.device)
+    edit_of_row = torch.searchsorted(row_start, rows, right=True) - 1
+    owned = (edit_of_row >= 0) & (edit_of_row < x.shape[0])  # rows outside [row_start[0], row_start[E]) are no edit's
+    weighted = _times(torch.where(owned, weights, 0).view(-1, 1, 1, 1), eps.to(x.dtype))  # [R, C, h, w]
+    guided = torch.zeros_like(x).index_add(0, edit_of_row.clamp(0, x.shape[0] - 1), weighted)  # [E, C, h, w]
+
+    a, b0, b1, b2, c, p, q = coefficients.view(-1, 7, 1, 1, 1).unbind(1)  # each [E, 1, 1, 1]
+    earlier, before_that = history.unbind(1)
+    clean = _times(p, x) + _times(q, guided)
+    x_next = _times(a, x) + _times(b0, clean) + _times(b1, earlier) + _times(b2, before_that) + _times(c, noise)
+    return x_next.contiguous(), torch.stack((clean, earlier), dim=1)
+
+
+def group_norm_silu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float = 1e-5,
+    shift: Tensor | None = None,
+    silu: bool = True,
+) -> Tensor:
+    """See `ip2p_fast.kernels.group_norm_silu`."""
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    y = x.to(wide)
+    if shift is not None:
+        y = y + shift.to(wide)[:, :, None, None]
+    # not F.group_norm, which refuses a group of one value
+    y = torch.group_norm(y, groups, weight.to(wide), bias.to(wide), eps)
+    y = F.silu(y) if silu else y
+    return y.to(x.dtype).contiguous(memory_format=output_format(x))
+
+
+def _times(coefficient: Tensor, value: Tensor) -> Tensor:
+    # 0 x NaN is NaN: a term whose coefficient is exactly zero is absent, whatever its value holds
+    return torch.where(coefficient != 0, coefficient * value, 0)

@@ -1,0 +1,117 @@
+"""The schemas of the project's operators, what they accept, and what they return without computing it.
+
+Implementations live elsewhere: `reference.py` for every device, `csrc/cpu` and `csrc/cuda` through TORCH_LIBRARY_IMPL,
+`triton_kernels`. This file is the contract that all of them keep.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ip2p_fast.errors import BadInput
+
+COEFFICIENTS = ("a", "b0", "b1", "b2", "c", "p", "q")  # the columns of guided_step's coefficients, in order
+
+SCHEMAS = {
+    "guided_step": (
+        "(Tensor eps, Tensor row_start, Tensor weights, Tensor x, Tensor history, Tensor coefficients, Tensor noise)"
+        " -> (Tensor, Tensor)"
+    ),
+    "group_norm_silu": (
+        "(Tensor x, Tensor weight, Tensor bias, int groups, float eps=1e-5, Tensor? shift=None, bool silu=True)"
+        " -> Tensor"
+    ),
+}
+
+
+def define() -> None:
+    """Declare the operators and their shape functions. Called once, when `ip2p_fast.kernels` is imported."""
+    for name, schema in SCHEMAS.items():
+        torch.library.define(f"ip2p_fast::{name}", schema, tags=torch.Tag.pt2_compliant_tag)
+    torch.library.register_fake("ip2p_fast::guided_step", _fake_guided_step)
+    torch.library.register_fake("ip2p_fast::group_norm_silu", _fake_group_norm_silu)
+
+
+def output_format(x: Tensor) -> torch.memory_format:
+    """The memory format of a kernel's output: that of its input [N, C, H, W], whole or a slice of a larger tensor."""
+    return torch.channels_last if x.stride(1) == 1 and not x.is_contiguous() else torch.contiguous_format
+
+
+def check_guided_step(
+    eps: Tensor, row_start: Tensor, weights: Tensor, x: Tensor, history: Tensor, coefficients: Tensor, noise: Tensor
+) -> None:
+    """Raise BadInput unless the arguments fit together. The values of `row_start` are read on the CPU only: no sync."""
+    if x.dim() != 4 or x.shape[0] < 1:
+        raise BadInput(f"guided_step: x has shape {list(x.shape)}; it must be [edits >= 1, channels, height, width]")
+    edits, latent = x.shape[0], list(x.shape[1:])
+    if eps.dim() != 4 or list(eps.shape[1:]) != latent:
+        raise BadInput(f"guided_step: eps has shape {list(eps.shape)}; with this x it must be {['rows', *latent]}")
+    expected = {
+        "row_start": (row_start, [edits + 1]),
+        "weights": (weights, [eps.shape[0]]),
+        "history": (history, [edits, 2, *latent]),
+        "coefficients": (coefficients, [edits, len(COEFFICIENTS)]),
+        "noise": (noise, [edits, *latent]),
+    }
+    for name, (tensor, shape) in expected.items():
+        if list(tensor.shape) != shape:
+            raise BadInput(f"guided_step: {name} has shape {list(tensor.shape)}; x and eps ask for {shape}")
+        if tensor.device != x.device:
+            raise BadInput(f"guided_step: {name} is on {tensor.device}, x on {x.device}; move both to one device")
+    if eps.device != x.device:
+        raise BadInput(f"guided_step: eps is on {eps.device}, x on {x.device}; move both to one device")
+    if row_start.dtype != torch.int64:
+        raise BadInput(f"guided_step: row_start is {row_start.dtype}; it must be torch.int64")
+    if not eps.is_floating_point():
+        raise BadInput(f"guided_step: eps is {eps.dtype}; it must be a floating-point tensor")
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    state = {"x": x, "weights": weights, "history": history, "coefficients": coefficients, "noise": noise}
+    for name, tensor in state.items():
+        if tensor.dtype != wide:
+            raise BadInput(f"guided_step: {name} is {tensor.dtype}; it must be {wide} (only eps may be narrower)")
+    if row_start.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_row_start(row_start.tolist(), eps.shape[0])
+
+
+def check_group_norm_silu(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, shift: Tensor | None
+) -> None:
+    """Raise BadInput unless the arguments fit together."""
+    if x.dim() != 4 or not x.is_floating_point():
+        raise BadInput(f"group_norm_silu: x is {x.dtype} {list(x.shape)}; it must be floating-point [N, C, H, W]")
+    images, channels = x.shape[:2]
+    if groups < 1 or channels % groups:
+        raise BadInput(f"group_norm_silu: {channels} channels do not divide into {groups} groups; choose a divisor")
+    if not eps >= 0:
+        raise BadInput(f"group_norm_silu: eps is {eps}; it must be zero or more")
+    for name, tensor, shape in (
+        ("weight", weight, [channels]),
+        ("bias", bias, [channels]),
+        ("shift", shift, [images, channels]),
+    ):
+        if tensor is None:
+            continue
+        if list(tensor.shape) != shape or not tensor.is_floating_point():
+            raise BadInput(
+                f"group_norm_silu: {name} is {tensor.dtype} {list(tensor.shape)}; it must be floating-point {shape}"
+            )
+        if tensor.device != x.device:
+            raise BadInput(f"group_norm_silu: {name} is on {tensor.device}, x on {x.device}; move both to one device")
+
+
+def _check_row_start(starts: list[int], rows: int) -> None:
+    rising = all(first <= second for first, second in zip(starts, starts[1:], strict=False))
+    if not rising or starts[0] < 0 or starts[-1] > rows:
+        raise BadInput(f"guided_step: row_start is {starts}; it must rise from 0 to {rows}, the rows of eps, at most")
+
+
+def _fake_guided_step(eps, row_start, weights, x, history, coefficients, noise):
+    return (
+        torch.empty_like(x, memory_format=torch.contiguous_format),
+        torch.empty_like(history, memory_format=torch.contiguous_format),
+    )
+
+
+def _fake_group_norm_silu(x, weight, bias, groups, eps=1e-5, shift=None, silu=True):
+    return torch.empty_like(x, memory_format=output_format(x))
