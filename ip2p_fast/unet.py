@@ -1,0 +1,432 @@
+"""The UNet of Stable Diffusion 1.x and 2.x and smaller ones of that family, with diffusers' parameter names.
+
+Everything runs channels-last, so that a feature map [R, C, H, W] and its tokens [R, H W, C] are one memory. Text keys
+and values do not depend on the latents: `text_keys_values` makes them once an edit, and `forward` takes them as they are.
+
+Ronneberger et al. 2015 (U-Net); Rombach et al. 2022, section 3.3 (cross-attention conditioning).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import ModelError
+from .kernels import group_norm_silu
+
+# One cross-attention layer's text keys and values, each [contexts or rows, heads, tokens, head_dim].
+KeysValues = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The part of diffusers' UNet2DConditionModel configuration that varies within the family.
+
+    channels     of each level, from full resolution down
+    attention    whether each level has transformers, counted as `channels`
+    heads        attention heads of each level
+    """
+
+    in_channels: int
+    out_channels: int
+    channels: tuple[int, ...]
+    attention: tuple[bool, ...]
+    heads: tuple[int, ...]
+    layers_per_block: int
+    transformer_depth: int
+    context_dim: int
+    norm_groups: int
+    norm_eps: float
+
+    @classmethod
+    def from_diffusers(cls, config: Mapping[str, Any]) -> UNetConfig:
+        """Reads a unet/config.json. Raises ModelError naming the first setting that is outside the family."""
+        for key, value in config.items():
+            if key in _FIXED and value not in _FIXED[key]:
+                raise ModelError(f"UNet config: {key} = {value!r} is not supported (only {_FIXED[key][0]!r})")
+        channels = tuple(config["block_out_channels"])
+        attention = tuple(_has_attention(kind) for kind in config["down_block_types"])
+        if tuple(_has_attention(kind) for kind in config["up_block_types"]) != attention[::-1]:
+            raise ModelError("UNet config: up_block_types must mirror down_block_types")
+        # diffusers calls the number of heads attention_head_dim in this family, and keeps that name for compatibility.
+        heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
+        heads = (heads,) * len(channels) if isinstance(heads, int) else tuple(heads)
+        if not len(channels) == len(attention) == len(heads):
+            raise ModelError(f"UNet config: {len(channels)} levels, but {len(attention)} blocks and {len(heads)} heads")
+        for name in ("layers_per_block", "transformer_layers_per_block", "cross_attention_dim"):
+            if not isinstance(config.get(name, 1), int):
+                raise ModelError(f"UNet config: {name} = {config[name]!r} is not supported (one number for all levels)")
+        return cls(
+            in_channels=config["in_channels"],
+            out_channels=config["out_channels"],
+            channels=channels,
+            attention=attention,
+            heads=heads,
+            layers_per_block=config.get("layers_per_block", 2),
+            transformer_depth=config.get("transformer_layers_per_block", 1),
+            context_dim=config["cross_attention_dim"],
+            norm_groups=config.get("norm_num_groups", 32),
+            norm_eps=config.get("norm_eps", 1e-5),
+        )
+
+
+class UNet(nn.Module):
+    """Predicts noise (or velocity) for R rows at once; each row has its own timestep and text."""
+
+    def __init__(self, config: UNetConfig, linear_projection: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        channels, time_dim = config.channels, 4 * config.channels[0]
+        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.time_embedding = TimestepEmbedding(channels[0], time_dim)
+        parts = _Parts(config, time_dim, linear_projection)
+
+        skips = [channels[0]]
+        self.down_blocks = nn.ModuleList()
+        for level, width in enumerate(channels):
+            last = level == len(channels) - 1
+            inputs = [skips[-1]] + [width] * (config.layers_per_block - 1)
+            self.down_blocks.append(Block(parts, level, inputs, down=not last))
+            skips += [width] * (config.layers_per_block + (not last))
+
+        self.mid_block = MidBlock(parts, level=len(channels) - 1)
+
+        self.up_blocks = nn.ModuleList()
+        below = channels[-1]
+        for level in reversed(range(len(channels))):
+            inputs = []
+            for _ in range(config.layers_per_block + 1):
+                inputs.append(below + skips.pop())
+                below = channels[level]
+            self.up_blocks.append(Block(parts, level, inputs, up=level > 0))
+
+        self.conv_norm_out = GroupNorm(config.norm_groups, channels[0], config.norm_eps)
+        self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
+
+    @classmethod
+    def load(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> UNet:
+        """A UNet from a diffusers config and state dict; the tensors are taken over, not copied.
+
+        Raises ModelError naming tensors that are missing, left over or of another shape.
+        """
+        with torch.device("meta"):
+            unet = cls(UNetConfig.from_diffusers(config), bool(config.get("use_linear_projection", False)))
+        _check_tensors({name: tensor.shape for name, tensor in unet.state_dict().items()}, state)
+        unet.load_state_dict(dict(state), assign=True)
+        for module in unet.modules():
+            if isinstance(module, SelfAttention):
+                module.fuse_projections()
+        return unet.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+    def text_keys_values(self, context: Tensor) -> list[KeysValues]:
+        """Keys and values of every cross-attention layer, in the order of `forward`. context [contexts, 77, D]"""
+        return [layer.keys_values(context) for layer in self.modules() if isinstance(layer, CrossAttention)]
+
+    def forward(self, latents: Tensor, timesteps: Tensor, text: Sequence[KeysValues]) -> Tensor:
+        """latents [R, in_channels, h, w]; timesteps [R]; text: keys and values of R rows a layer -> [R, out, h, w]"""
+        layers = iter(text)
+        x = latents.to(dtype=self.conv_in.weight.dtype, memory_format=torch.channels_last)
+        # Every resnet takes silu of the embedding first: once for all.
+        time = F.silu(self.time_embedding(timesteps))
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down_blocks:
+            x = block(x, time, layers, skips_out=skips)
+        x = self.mid_block(x, time, layers)
+        for block in self.up_blocks:
+            x = block(x, time, layers, skips_in=skips)
+        return self.conv_out(self.conv_norm_out(x, silu=True))
+
+
+class _Parts:
+    """Makes the resnets and transformers of a level, so that blocks do not hand eight sizes on to each other."""
+
+    def __init__(self, config: UNetConfig, time_dim: int, linear_projection: bool) -> None:
+        self.config, self.time_dim, self.linear_projection = config, time_dim, linear_projection
+
+    def resnet(self, level: int, in_channels: int) -> ResnetBlock:
+        config = self.config
+        return ResnetBlock(in_channels, config.channels[level], self.time_dim, config.norm_groups, config.norm_eps)
+
+    def transformer(self, level: int) -> Transformer:
+        return Transformer(self.config, level, self.linear_projection)
+
+
+class Block(nn.Module):
+    """One level on the way down or up: resnets, each followed by a transformer where the level has them."""
+
+    def __init__(self, parts: _Parts, level: int, inputs: Sequence[int], down: bool = False, up: bool = False) -> None:
+        super().__init__()
+        width = parts.config.channels[level]
+        self.resnets = nn.ModuleList([parts.resnet(level, channels) for channels in inputs])
+        if parts.config.attention[level]:
+            self.attentions = nn.ModuleList([parts.transformer(level) for _ in inputs])
+        if down:
+            self.downsamplers = nn.ModuleList([Sampler(width, stride=2)])
+        if up:
+            self.upsamplers = nn.ModuleList([Sampler(width, stride=1)])
+
+    def forward(
+        self, x: Tensor, time: Tensor, layers: Any, skips_in: list[Tensor] | None = None, skips_out: list | None = None
+    ) -> Tensor:
+        attentions = getattr(self, "attentions", [None] * len(self.resnets))
+        for resnet, attention in zip(self.resnets, attentions, strict=True):
+            if skips_in is not None:
+                x = torch.cat([x, skips_in.pop()], dim=1)
+            x = resnet(x, time)
+            if attention is not None:
+                x = attention(x, layers)
+            if skips_out is not None:
+                skips_out.append(x)
+        if skips_out is not None and hasattr(self, "downsamplers"):
+            x = self.downsamplers[0](x)
+            skips_out.append(x)
+        if skips_in and hasattr(self, "upsamplers"):
+            # To the skip's own size, which is not twice ours where an odd size was halved.
+            x = self.upsamplers[0](F.interpolate(x, size=skips_in[-1].shape[-2:], mode="nearest"))
+        return x
+
+
+class MidBlock(nn.Module):
+    def __init__(self, parts: _Parts, level: int) -> None:
+        super().__init__()
+        width = parts.config.channels[level]
+        self.resnets = nn.ModuleList([parts.resnet(level, width) for _ in range(2)])
+        self.attentions = nn.ModuleList([parts.transformer(level)])
+
+    def forward(self, x: Tensor, time: Tensor, layers: Any) -> Tensor:
+        x = self.resnets[0](x, time)
+        x = self.attentions[0](x, layers)
+        return self.resnets[1](x, time)
+
+
+class Sampler(nn.Module):
+    """The convolution of a down- or upsampler, under diffusers' name."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class ResnetBlock(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, time_dim: int, groups: int, eps: float) -> None:
+        super().__init__()
+        self.norm1 = GroupNorm(groups, in_channels, eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time_emb_proj = nn.Linear(time_dim, out_channels)
+        self.norm2 = GroupNorm(groups, out_channels, eps)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x [R, in, H, W]; time [R, time_dim], after its silu -> [R, out, H, W]"""
+        h = self.conv1(self.norm1(x, silu=True))
+        h = self.conv2(self.norm2(h, silu=True, shift=self.time_emb_proj(time)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Transformer(nn.Module):
+    """Self-attention, text cross-attention and feed-forward over the pixels of a feature map."""
+
+    def __init__(self, config: UNetConfig, level: int, linear_projection: bool) -> None:
+        super().__init__()
+        width, heads = config.channels[level], config.heads[level]
+        if width % heads:
+            raise ModelError(f"UNet config: {width} channels do not divide into {heads} heads")
+        # 1x1 convolutions and linear layers differ in the shape of their weights alone.
+        self.proj_in = nn.Linear(width, width) if linear_projection else nn.Conv2d(width, width, 1)
+        self.proj_out = nn.Linear(width, width) if linear_projection else nn.Conv2d(width, width, 1)
+        self.norm = GroupNorm(config.norm_groups, width, eps=1e-6)
+        self.transformer_blocks = nn.ModuleList(
+            [TransformerBlock(width, heads, config.context_dim) for _ in range(config.transformer_depth)]
+        )
+
+    def forward(self, x: Tensor, layers: Any) -> Tensor:
+        rows, channels, height, width = x.shape
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(rows, height * width, channels)  # [R, HW, C]
+        tokens = F.linear(tokens, self.proj_in.weight.view(channels, channels), self.proj_in.bias)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, next(layers))
+        tokens = F.linear(tokens, self.proj_out.weight.view(channels, channels), self.proj_out.bias)
+        return x + tokens.view(rows, height, width, channels).permute(0, 3, 1, 2)  # [R, C, H, W], channels-last
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width: int, heads: int, context_dim: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = SelfAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = CrossAttention(width, heads, context_dim)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+
+    def forward(self, tokens: Tensor, text: KeysValues) -> Tensor:
+        tokens = tokens + self.attn1(self.norm1(tokens))
+        tokens = tokens + self.attn2(self.norm2(tokens), text)
+        return tokens + self.ff(self.norm3(tokens))
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(width, width, bias=False)
+        self.to_v = nn.Linear(width, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def fuse_projections(self) -> None:
+        """Puts the three projections into one matrix: one product reads the tokens once."""
+        weight = torch.cat([self.to_q.weight, self.to_k.weight, self.to_v.weight])
+        self.to_qkv = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        self.to_qkv.weight = nn.Parameter(weight, requires_grad=False)
+        del self.to_q, self.to_k, self.to_v
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = (_split_heads(part, self.heads) for part in self.to_qkv(tokens).chunk(3, dim=-1))
+        return self.to_out[0](_attend(q, k, v))
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, width: int, heads: int, context_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context_dim, width, bias=False)
+        self.to_v = nn.Linear(context_dim, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """context [contexts, tokens, context_dim] -> two of [contexts, heads, tokens, head_dim]"""
+        return _split_heads(self.to_k(context), self.heads), _split_heads(self.to_v(context), self.heads)
+
+    def forward(self, tokens: Tensor, text: KeysValues) -> Tensor:
+        return self.to_out[0](_attend(_split_heads(self.to_q(tokens), self.heads), *text))
+
+
+class FeedForward(nn.Module):
+    """GEGLU; Shazeer 2020."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.net[2](self.net[0](tokens))
+
+
+class GEGLU(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * inner)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden, gate = self.proj(tokens).chunk(2, dim=-1)
+        return hidden * F.gelu(gate)
+
+
+class GroupNorm(nn.Module):
+    def __init__(self, groups: int, channels: int, eps: float) -> None:
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, silu: bool = False, shift: Tensor | None = None) -> Tensor:
+        return group_norm_silu(x, self.weight, self.bias, self.groups, self.eps, shift=shift, silu=silu)
+
+
+class TimestepEmbedding(nn.Module):
+    """Sinusoids of the timestep, cosines first, then two layers; Ho et al. 2020 (DDPM), appendix B."""
+
+    def __init__(self, width: int, time_dim: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width, time_dim)
+        self.linear_2 = nn.Linear(time_dim, time_dim)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """timesteps [R], may be fractional -> [R, time_dim]"""
+        half = self.linear_1.in_features // 2
+        exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) * (-math.log(10000.0) / half)
+        angles = timesteps.float()[:, None] * exponent.exp()  # [R, half]
+        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.linear_1.weight.dtype)
+        return self.linear_2(F.silu(self.linear_1(sinusoids)))
+
+
+def _split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """[R, N, heads d] -> [R, heads, N, d], a view"""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[R, heads, N, d] each -> [R, N, heads d]"""
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def _has_attention(block_type: str) -> bool:
+    kinds = {"DownBlock2D": False, "UpBlock2D": False, "CrossAttnDownBlock2D": True, "CrossAttnUpBlock2D": True}
+    if block_type not in kinds:
+        raise ModelError(f"UNet config: block type {block_type!r} is not supported (only {', '.join(kinds)})")
+    return kinds[block_type]
+
+
+def _check_tensors(expected: Mapping[str, Sequence[int]], state: Mapping[str, Tensor]) -> None:
+    missing = sorted(expected.keys() - state.keys())
+    extra = sorted(state.keys() - expected.keys())
+    shapes = [
+        f"{name} is {tuple(state[name].shape)}, must be {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in state and tuple(state[name].shape) != tuple(shape)
+    ]
+    faults = [
+        f"{len(names)} tensors {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        for what, names in (("missing", missing), ("not expected", extra), ("misshapen", shapes))
+        if names
+    ]
+    if faults:
+        raise ModelError(f"the UNet's weights do not fit its config; {'; '.join(faults)}")
+
+
+# Settings of diffusers' UNet2DConditionModel that other families use, with the values this one takes.
+_FIXED: dict[str, tuple] = {
+    "center_input_sample": (False,),
+    "flip_sin_to_cos": (True,),
+    "freq_shift": (0,),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "only_cross_attention": (False,),
+    "downsample_padding": (1,),
+    "mid_block_scale_factor": (1, 1.0),
+    "act_fn": ("silu", "swish"),
+    "reverse_transformer_layers_per_block": (None,),
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "dual_cross_attention": (False,),
+    "class_embed_type": (None,),
+    "addition_embed_type": (None,),
+    "num_class_embeds": (None,),
+    "resnet_time_scale_shift": ("default",),
+    "resnet_skip_time_act": (False,),
+    "resnet_out_scale_factor": (1.0, 1),
+    "time_embedding_type": ("positional",),
+    "time_embedding_dim": (None,),
+    "time_embedding_act_fn": (None,),
+    "timestep_post_act": (None,),
+    "time_cond_proj_dim": (None,),
+    "conv_in_kernel": (3,),
+    "conv_out_kernel": (3,),
+    "projection_class_embeddings_input_dim": (None,),
+    "attention_type": ("default",),
+    "class_embeddings_concat": (False,),
+    "mid_block_only_cross_attention": (None, False),
+    "cross_attention_norm": (None,),
+}
