@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps
 
-from ip2p_fast.errors import BadInput
+from .errors import BadInput
 
 ImageSource: TypeAlias = str | Path | bytes | np.ndarray | Image.Image
 
