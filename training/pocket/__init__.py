@@ -1,0 +1,1 @@
+"""The pocket model: a procedural world, and a small InstructPix2Pix trained on it."""
