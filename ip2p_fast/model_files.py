@@ -1,4 +1,4 @@
-"""The files a model is made of, read whole or refused by name: JSON, safetensors, pickled tensors, sharded sets of them."""
+"""The files a model is made of, read whole or refused by name: JSON, safetensors, pickled tensors, sharded sets."""
 
 import json
 import pickle
@@ -32,14 +32,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
-    """All tensors of a .safetensors, .ckpt, .bin or .pt file, or of the files that a .index.json lists, in the file's dtype.
+    """All tensors of a .safetensors, .ckpt, .bin or .pt file, or of the shards an index lists, in the file's dtype.
 
     Tensors are mapped from the file, so that reading costs no copy; the file must stay as it is while they live.
 
     Raises:
         ModelError: absent, truncated, damaged, or a pickle that holds more than tensors; names the file.
     """
-    if path.name.endswith(".index.json"):
+    if path.suffix == ".json":
         return _read_sharded(path)
     if not path.is_file():
         raise ModelError(f"{path}: no such file; the model is incomplete")

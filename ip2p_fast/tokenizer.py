@@ -1,6 +1,6 @@
-"""CLIP's tokenizer on the `tokenizers` library alone, so that a service that runs an exported bundle needs no transformers.
+"""CLIP's tokenizer on the `tokenizers` library alone: a service that runs an exported bundle needs no transformers.
 
-It gives the ids that transformers' CLIPTokenizer gives with padding="max_length", truncation=True, and tells what was cut.
+The ids are those of transformers' CLIPTokenizer with padding="max_length", truncation=True; what was cut is told.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ MAX_LENGTH = 77
 
 
 class Encoded(NamedTuple):
-    """Token ids, int64 [length]: start, text, end, padding; and the end of the text that did not fit ("" if all did)."""
+    """Token ids, int64 [length]: start, text, end, padding; and the part of the text that did not fit, "" if all did."""
 
     ids: np.ndarray
     overflow: str
@@ -50,7 +50,7 @@ class Tokenizer:
 
     @classmethod
     def from_transformers(cls, tokenizer: Any) -> "Tokenizer":
-        """From a transformers CLIPTokenizer, slow or fast, with whatever tokens were added to it (textual inversion)."""
+        """From a transformers CLIPTokenizer, slow or fast, with the tokens added to it (textual inversion)."""
         with tempfile.TemporaryDirectory() as folder:  # its files are its one form common to all versions
             tokenizer.save_pretrained(folder)
             return cls.from_folder(folder)
@@ -101,7 +101,7 @@ def _read(cls: type[Tokenizer], folder: Path) -> Tokenizer:
 
     backend = _backend(vocabulary, merges, _content(special["unk"]))
     _add(backend, added, special.values())
-    ids = {name: backend.token_to_id(_content(token)) for name, token in special.items()}
+    ids = {name: backend.get_vocab(with_added_tokens=True)[_content(token)] for name, token in special.items()}
     length = config.get("model_max_length") or MAX_LENGTH
     return cls(
         backend,
@@ -113,8 +113,8 @@ def _read(cls: type[Tokenizer], folder: Path) -> Tokenizer:
     )
 
 
-def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]], dict[int, Any]]:
-    """The BPE's tokens and merges, and the tokens added to them by id."""
+def _vocabulary(folder: Path) -> tuple[dict[str, int], list[Any], dict[int, Any]]:
+    """The BPE's tokens and its merges (pairs), and the tokens added to them by id."""
     added: dict[int, Any] = {}
     if (folder / "added_tokens.json").exists():
         added = {id: token for token, id in read_json(folder / "added_tokens.json").items()}
@@ -130,7 +130,7 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]], di
     return vocabulary, merges, added
 
 
-def _backend(vocabulary: dict[str, int], merges: list[tuple[str, str]], unknown: str) -> Backend:
+def _backend(vocabulary: dict[str, int], merges: list[Any], unknown: str) -> Backend:
     """The pipeline of CLIP's byte-level BPE (Radford et al. 2021): lower case, words, digits one by one, merges."""
     model = BPE(vocabulary, merges, unk_token=unknown, end_of_word_suffix="</w>", continuing_subword_prefix="")
     backend = Backend(model)
