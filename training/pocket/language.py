@@ -167,10 +167,10 @@ def _any_of(options: Sequence[str]) -> str:
 def _scene_from_slots(slots: dict[str, str]) -> Scene:
     said = {slot: _said_value(slot, slots[slot]) for slot in phrases.PHRASES if slot in slots}
     if "subject" not in slots:
-        return Scene(**said, subject=NOTHING, colour=NONE, count=0, position=NONE)  # type: ignore[arg-type]
+        return Scene(**said, subject=NOTHING, colour=NONE, count=0, position=NONE)
     number, colour, noun = slots["subject"].split(" ")
     count = next((n for n, word in phrases.NUMBERS.items() if word == number), 1)
-    scene = Scene(**said, subject=noun.removesuffix("s"), colour=colour, count=count)  # type: ignore[arg-type]
+    scene = Scene(**said, subject=noun.removesuffix("s"), colour=colour, count=count)
     if _counted(scene) != slots["subject"]:
         raise BadInput(f"not a caption of the pocket world: it says {slots['subject']!r} for {_counted(scene)!r}")
     return scene

@@ -101,7 +101,7 @@ def edits(scene: Scene) -> list[Edit]:
 
 
 def random_edit(scene: Scene, rng: np.random.Generator) -> Edit:
-    """An edit of a kind drawn uniformly, to a value drawn uniformly: kinds of few values are seen as often as others."""
+    """An edit of a kind drawn uniformly, to a value drawn uniformly: kinds of few values come as often as others."""
     candidates = _edits_of_kind(scene, str(rng.choice(edit_kinds(scene))))
     return candidates[int(rng.integers(len(candidates)))]
 
@@ -124,7 +124,13 @@ def _edits_of_kind(scene: Scene, kind: str) -> list[Edit]:
             for position in _present("position")
         ]
     others = [value for value in _present(kind) if value != str(getattr(scene, kind))]
-    return [Edit(kind, replace(scene, **{kind: int(value) if kind == "count" else value})) for value in others]
+    return [Edit(kind, _with(scene, kind, value)) for value in others]
+
+
+def _with(scene: Scene, attribute: str, value: str) -> Scene:
+    if attribute == "count":
+        return replace(scene, count=int(value))
+    return replace(scene, **{attribute: value})  # type: ignore[arg-type]
 
 
 def _present(name: str) -> list[str]:
