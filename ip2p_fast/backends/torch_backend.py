@@ -1,0 +1,281 @@
+"""The PyTorch backend: our UNet and kernels, diffusers' VAE and transformers' CLIP text tower, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import BadInput, MissingExtra
+from ..guidance import RowPlan
+from ..samplers import NoiseSchedule
+from . import EditStart, ModelInfo, StepPlan
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingExtra("the torch backend", "torch") from error
+
+from torch import Tensor
+
+from ..kernels import guided_step
+from ..unet import KeysValues, UNet
+
+if TYPE_CHECKING:
+    from ..checkpoints import Checkpoint
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Texts whose keys and values are kept: the null text serves every edit, an instruction often several.
+TEXTS_KEPT = 16
+
+
+def load(model: Any, device: str = "auto", dtype: str = "auto") -> tuple[TorchBackend, Any]:
+    """A backend and its tokenizer from "pocket", a hub id, a folder, a single file, or a loaded Checkpoint."""
+    from .. import checkpoints
+
+    chosen = resolve_device(device)
+    precision = resolve_dtype(dtype, chosen)  # a wrong name is refused before gigabytes are read
+    checkpoint = model if isinstance(model, checkpoints.Checkpoint) else checkpoints.load(model)
+    return TorchBackend(checkpoint, chosen, precision), checkpoint.tokenizer
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto" is the GPU if PyTorch sees one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadInput(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise BadInput(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(
+            f"device {name!r} is not there: PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs"
+        )
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bfloat16 where the processor multiplies bfloat16 matrices natively, else float32."""
+    if name == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    if name not in DTYPES:
+        raise BadInput(f"unknown dtype {name!r}: choose auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+@dataclass
+class _Edit:
+    """One edit in flight; x and history may be views into the batch it last stepped with.
+
+    x              [C, h, w] float32
+    history        [2, C, h, w] float32  earlier predictions, latest first
+    image_latents  [C, h, w] dtype       the VAE's mode, not scaled
+    texts          keys and values of the null text and of the instruction, [1, heads, 77, d] each
+    """
+
+    x: Tensor
+    history: Tensor
+    image_latents: Tensor
+    texts: tuple[list[KeysValues], list[KeysValues]]
+    mask: Tensor | None
+    kept: Tensor | None  # scaled clean latents of the input, for the mask
+    noise: Tensor | None  # unit normal start noise, for the mask
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the rows of a plan read besides the latents; the same until edits join, leave or change guidance.
+
+    edit       [R] int64
+    start      [E + 1] int64
+    images     [R, C, h, w] dtype, zeros where the image is null
+    text       keys and values a layer, [R, heads, 77, d]
+    """
+
+    edit: Tensor
+    start: Tensor
+    images: Tensor
+    text: list[KeysValues]
+
+
+@dataclass
+class _Numbers:
+    """The numbers of one step, sent to the device in one copy."""
+
+    timesteps: Tensor  # [E]
+    coefficients: Tensor  # [E, 7]
+    weights: Tensor  # [R]
+    levels: Tensor  # [E, 2]
+    noise: Tensor  # [E, C, h, w]
+
+
+class TorchBackend:
+    name = "torch"
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        self.device, self.dtype = str(device), str(dtype).removeprefix("torch.")
+        unet_config, vae_config = checkpoint.unet_config, checkpoint.vae.config
+        vae_scale = 2 ** (len(vae_config.block_out_channels) - 1)
+        levels = len(unet_config["block_out_channels"])
+        defaults = {"size": vae_scale * (unet_config.get("sample_size") or 64)} | dict(checkpoint.defaults)
+        self.info = ModelInfo(
+            path=str(checkpoint.path),
+            schedule=NoiseSchedule.from_config(checkpoint.scheduler_config),
+            latent_channels=vae_config.latent_channels,
+            vae_scale=vae_scale,
+            size_multiple=vae_scale * 2 ** (levels - 1),
+            defaults=defaults,
+        )
+        self.unet = UNet.load(unet_config, checkpoint.unet_state).to(device=device, dtype=dtype)
+        # nn.Module's own `to`: the libraries' overrides warn about a precision list that is empty for these models.
+        place = partial(torch.nn.Module.to, device=device, dtype=dtype)
+        self.vae = place(checkpoint.vae, memory_format=torch.channels_last).eval()
+        self.text_encoder = place(checkpoint.text_encoder).eval()
+        self._edits: dict[int, _Edit] = {}
+        self._texts: OrderedDict[bytes, list[KeysValues]] = OrderedDict()
+        self._batch: tuple[tuple[int, ...], Tensor, Tensor] | None = None  # keys, x, history
+        self._rows: tuple[tuple[int, ...], bytes, _Rows] | None = None  # keys, conditions
+
+    @torch.inference_mode()
+    def start(self, edits: Mapping[int, EditStart]) -> None:
+        encoded: dict[int, Tensor] = {}  # several edits of one picture encode it once
+        for key, edit in edits.items():
+            if id(edit.image) not in encoded:
+                encoded[id(edit.image)] = self._encode(edit.image)
+            latents = encoded[id(edit.image)]
+            noise = self._send(edit.noise)
+            x = noise * edit.scale
+            masked = edit.mask is not None
+            self._edits[key] = _Edit(
+                x=x,
+                history=torch.zeros((2, *x.shape), device=self._device),
+                image_latents=latents,
+                texts=(self._text(edit.tokens[0]), self._text(edit.tokens[1])),
+                mask=self._send(edit.mask) if edit.mask is not None else None,
+                kept=latents.float() * self.vae.config.scaling_factor if masked else None,
+                noise=noise if masked else None,
+            )
+
+    @torch.inference_mode()
+    def step(self, plan: StepPlan) -> None:
+        x, history = self._stacked(plan.edits)
+        rows = self._row_inputs(plan.edits, plan.rows)
+        numbers = self._numbers(plan)
+        x, history = self._guided_step(x, history, rows, numbers, plan.max_rows)
+        x = self._keep_outside_masks(plan.edits, x, numbers.levels)
+        self._batch = (plan.edits, x, history)
+        for i, key in enumerate(plan.edits):
+            self._edits[key].x, self._edits[key].history = x[i], history[i]
+
+    def preview(self, edit: int) -> np.ndarray:
+        return self._decode(self._edits[edit].history[0])
+
+    def finish(self, edit: int) -> np.ndarray:
+        return self._decode(self._edits[edit].x)
+
+    def latents(self, edit: int) -> np.ndarray:
+        return self._edits[edit].x.cpu().numpy()
+
+    def synchronize(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def drop(self, edits: Sequence[int]) -> None:
+        for key in edits:
+            self._edits.pop(key, None)
+        self._batch = self._rows = None  # they may hold tensors of edits that are gone
+
+    def _guided_step(
+        self, x: Tensor, history: Tensor, rows: _Rows, numbers: _Numbers, max_rows: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """UNet on R rows, their weighted sum, and the sampler's step."""
+        latents = torch.cat([x[rows.edit].to(self._dtype), rows.images], dim=1)  # [R, 2 C, h, w]
+        timesteps = numbers.timesteps[rows.edit]
+        size = max_rows or len(latents)
+        predictions = []
+        for first in range(0, len(latents), size):
+            part = slice(first, first + size)
+            text = rows.text if size >= len(latents) else [(k[part], v[part]) for k, v in rows.text]
+            predictions.append(self.unet(latents[part], timesteps[part], text))
+        prediction = predictions[0] if len(predictions) == 1 else torch.cat(predictions)
+        return guided_step(prediction, rows.start, numbers.weights, x, history, numbers.coefficients, numbers.noise)
+
+    def _keep_outside_masks(self, edits: Sequence[int], x: Tensor, levels: Tensor) -> Tensor:
+        """Outside its mask an edit follows the input's own latents at the same noise level (blended diffusion)."""
+        for i, key in enumerate(edits):
+            edit = self._edits[key]
+            if edit.mask is not None:
+                x[i] = torch.lerp(levels[i, 0] * edit.kept + levels[i, 1] * edit.noise, x[i], edit.mask)
+        return x
+
+    def _stacked(self, edits: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        if self._batch is not None and self._batch[0] == edits:
+            return self._batch[1], self._batch[2]
+        states = [self._edits[key] for key in edits]
+        return torch.stack([s.x for s in states]), torch.stack([s.history for s in states])
+
+    def _row_inputs(self, edits: tuple[int, ...], plan: RowPlan) -> _Rows:
+        if self._rows is not None and self._rows[:2] == (edits, plan.conditions):
+            return self._rows[2]
+        states = [self._edits[edits[i]] for i in plan.edit]
+        null = torch.zeros_like(states[0].image_latents)
+        texts = [state.texts[int(text)] for state, text in zip(states, plan.text, strict=True)]
+        rows = _Rows(
+            edit=torch.from_numpy(plan.edit).to(self._device),
+            start=torch.from_numpy(plan.row_start).to(self._device),
+            images=torch.stack([s.image_latents if on else null for s, on in zip(states, plan.image, strict=True)]),
+            text=[
+                (torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer]))
+                for layer in zip(*texts, strict=True)
+            ],
+        )
+        self._rows = (edits, plan.conditions, rows)
+        return rows
+
+    def _numbers(self, plan: StepPlan) -> _Numbers:
+        parts = [plan.timesteps, plan.coefficients, plan.rows.weight, plan.levels, plan.noise]
+        packed = self._send(np.concatenate([part.ravel() for part in parts]))
+        split = packed.split([part.size for part in parts])
+        return _Numbers(*(tensor.view(part.shape) for tensor, part in zip(split, parts, strict=True)))
+
+    def _encode(self, image: np.ndarray) -> Tensor:
+        """The mode of the VAE's posterior, not scaled. [H, W, 3] uint8 -> [C, h, w]"""
+        pixels = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].to(self._dtype) / 127.5 - 1.0
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return self.vae.encode(pixels).latent_dist.mode()[0]
+
+    @torch.inference_mode()
+    def _decode(self, latents: Tensor) -> np.ndarray:
+        """[C, h, w] float32, scaled -> [H, W, 3] uint8"""
+        scaled = (latents[None] / self.vae.config.scaling_factor).to(self._dtype)
+        pixels = self.vae.decode(scaled, return_dict=False)[0][0].float()
+        pixels = (pixels * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
+        return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+    def _text(self, tokens: np.ndarray) -> list[KeysValues]:
+        name = tokens.tobytes()
+        if name not in self._texts:
+            ids = torch.from_numpy(tokens)[None].to(self._device)
+            context = self.text_encoder(ids, return_dict=False)[0]  # [1, 77, D]
+            self._texts[name] = self.unet.text_keys_values(context)
+            while len(self._texts) > TEXTS_KEPT:
+                self._texts.popitem(last=False)
+        self._texts.move_to_end(name)
+        return self._texts[name]
+
+    def _send(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self._device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)

@@ -1,0 +1,319 @@
+"""The public way in: pictures and instructions to edited pictures."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .backends import Backend, loader
+from .errors import BadInput, Cancelled
+from .guidance import Row, dual_guidance
+from .images import MAX_PIXELS, ImageSource, fit, load_image, load_mask, target_size
+from .loop import LoopEdit, Progress, StepLoop
+from .samplers import SamplerTable, sampler_table
+from .tokenizer import Tokenizer
+
+# The paper's, where a model brings none of its own.
+DEFAULTS: Mapping[str, Any] = {"text_guidance": 7.5, "image_guidance": 1.5, "steps": 20, "sampler": "euler_a"}
+MAX_SEED = 2**63 - 1
+MAX_GUIDANCE = 1000.0
+# What an empty instruction asks for is the picture itself.
+_FULL_GUIDANCE = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One picture and what to do with it; None stands for the model's own default.
+
+    image              path, bytes, PIL image or [H, W, 3] uint8
+    instruction        what to change; empty returns the resized input
+    text_guidance      s_T: higher follows the instruction more
+    image_guidance     s_I: higher keeps the input more
+    steps              1 to the length of the noise schedule
+    sampler            euler_a, euler, ddim, dpmpp_2m or lcm
+    seed               of image 0, image i takes seed + i; None draws one
+    negative           what to avoid; takes the place of the null text
+    mask               path, bytes, PIL image or array, fitted as the image: white may change, black may not
+    num_images         pictures of this request
+    size               longer side in pixels; the sides become multiples of the model's
+    guidance_interval  the part of the steps, from 0 to 1, that is guided; the rest evaluate one row
+    noise              [num_images, 1 + steps, C, h/f, w/f] float32 (or without the first axis), unit normal: the start,
+                       then one a step, in place of the seed's
+    """
+
+    image: ImageSource
+    instruction: str
+    text_guidance: float | None = None
+    image_guidance: float | None = None
+    steps: int | None = None
+    sampler: str | None = None
+    seed: int | None = None
+    negative: str = ""
+    mask: ImageSource | None = None
+    num_images: int = 1
+    size: int | None = None
+    guidance_interval: tuple[float, float] = _FULL_GUIDANCE
+    noise: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """images, the seed of the first, seconds by stage (of the whole batch), UNet rows evaluated for this request.
+
+    latents [num_images, C, h, w] float32, as the loop left them; None for an empty instruction.
+    """
+
+    images: list[Image.Image]
+    seed: int
+    timings: dict[str, float]
+    row_evaluations: int
+    latents: np.ndarray | None = None
+
+
+class Editor:
+    """Edits pictures by instruction. One thread at a time: a server keeps one StepLoop in a thread of its own."""
+
+    def __init__(
+        self, backend: Backend, tokenizer: Tokenizer, max_rows: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        if max_rows is not None and max_rows < 1:
+            raise BadInput(f"max_rows is {max_rows}: at least 1 row is evaluated at a time")
+        self.backend = backend
+        self.tokenizer = tokenizer
+        self.max_rows = max_rows
+        self.max_pixels = max_pixels
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = "pocket",
+        backend: str = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        max_rows: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Editor:
+        """Loads "pocket", a hub id, a Hugging Face folder or a single file of the original.
+
+        Raises BadInput for an unknown backend, device or dtype, ModelError for a checkpoint that cannot be used.
+        """
+        loaded, tokenizer = loader(backend)(model, device=device, dtype=dtype)
+        return cls(loaded, tokenizer, max_rows, max_pixels)
+
+    @classmethod
+    def from_pipeline(cls, pipe: Any, device: str = "auto", dtype: str = "auto", max_rows: int | None = None) -> Editor:
+        """Takes over a loaded diffusers pipeline, its LoRA fused and its textual inversion kept."""
+        from .checkpoints import from_pipeline
+
+        loaded, tokenizer = loader("torch")(from_pipeline(pipe), device=device, dtype=dtype)
+        return cls(loaded, tokenizer, max_rows)
+
+    @property
+    def model_path(self) -> str:
+        """The folder, file or hub id the model was loaded from."""
+        return self.backend.info.path
+
+    def edit(
+        self,
+        image: ImageSource,
+        instruction: str,
+        *,
+        on_step: Callable[[Progress], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **settings: Any,
+    ) -> EditResult:
+        """Edits one picture; `settings` are the other fields of EditRequest."""
+        return self.edit_many([EditRequest(image, instruction, **settings)], progress=progress, on_step=on_step)[0]
+
+    def edit_many(
+        self,
+        requests: Sequence[EditRequest],
+        progress: Callable[[int, int], None] | None = None,
+        on_step: Callable[[Progress], None] | None = None,
+    ) -> list[EditResult]:
+        """Edits any mix of pictures, sizes, scales, steps, samplers and seeds together.
+
+        Every request is checked before the first is run. `progress(done, total)` counts steps of all edits; `on_step`
+        sees each edit after each of its steps, can ask for its preview, and cancels everything by raising Cancelled.
+
+        Raises BadInput, before any work, for a request that cannot be met; Cancelled.
+        """
+        timings: dict[str, float] = {}
+        with self._timed(timings, "prepare"):
+            prepared = [self._prepare(request) for request in requests]
+        total = sum(one.table.steps * len(one.edits) for one in prepared if one.edits)
+        done, cancelled = 0, False
+
+        def report(step: Progress) -> None:
+            nonlocal done, cancelled
+            done += 1
+            try:
+                if progress is not None:
+                    progress(done, total)
+                if on_step is not None:
+                    on_step(step)
+            except Cancelled:
+                cancelled = True
+                raise
+
+        loop = StepLoop(self.backend, self.max_rows)
+        keys: list[list[int]] = []
+        try:
+            with self._timed(timings, "encode"):
+                edits = [replace(edit, on_step=report) for one in prepared for edit in one.edits]
+                flat = iter(loop.add(edits))
+                keys = [[next(flat) for _ in one.edits] for one in prepared]
+            with self._timed(timings, "denoise"):
+                while len(loop) and not cancelled:
+                    loop.step()
+            if cancelled:
+                raise Cancelled("the edit was cancelled")
+            with self._timed(timings, "decode"):
+                latents = [np.stack([self.backend.latents(key) for key in group]) if group else None for group in keys]
+                images = [[Image.fromarray(loop.finish(key)) for key in group] for group in keys]
+        finally:
+            loop.clear()
+        return [
+            EditResult(
+                images=[one.restore(image) for image in pictures] or [one.image.copy() for _ in range(one.num_images)],
+                seed=one.seed,
+                timings=timings,
+                row_evaluations=one.row_evaluations,
+                latents=final,
+            )
+            for one, pictures, final in zip(prepared, images, latents, strict=True)
+        ]
+
+    @contextmanager
+    def _timed(self, timings: dict[str, float], stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.backend.synchronize()
+        timings[stage] = time.perf_counter() - start
+
+    def _prepare(self, request: EditRequest) -> _Prepared:
+        """Checks a request to the end and turns it into numpy: the one place where bad input is found."""
+        info = self.backend.info
+        chosen = {**DEFAULTS, **info.defaults, **_given(request)}
+        if not isinstance(request.instruction, str) or not isinstance(request.negative, str):
+            raise BadInput(f"instruction and negative are texts, not {type(request.instruction).__name__}")
+        table = sampler_table(chosen["sampler"], chosen["steps"], info.schedule)
+        rows = _scheduled_rows(
+            table.steps,
+            _scale("text_guidance", chosen["text_guidance"]),
+            _scale("image_guidance", chosen["image_guidance"]),
+            request.guidance_interval,
+        )
+        num_images = _whole("num_images", request.num_images, 1, 1000)
+        resolution = _whole("size", chosen["size"], 1, 8192)
+        seed = secrets.randbelow(2**31) if request.seed is None else _whole("seed", request.seed, 0, MAX_SEED)
+
+        picture = load_image(request.image, self.max_pixels)
+        size = target_size(*picture.size, resolution, info.size_multiple)
+        picture = fit(picture, size)
+        mask = None if request.mask is None else load_mask(request.mask, size, self.max_pixels)
+        shape = (info.latent_channels, size[1] // info.vae_scale, size[0] // info.vae_scale)
+        noise = _noise(request.noise, num_images, (1 + table.steps, *shape))
+        if not request.instruction.strip():
+            return _Prepared(picture, None, table, num_images, seed, ())
+
+        tokens = np.stack([self._encode(request.negative), self._encode(request.instruction)])
+        pixels = np.array(picture)  # a copy: PyTorch wants memory it may write to
+        small = None if mask is None else _shrink(mask, info.vae_scale)
+        edits = tuple(
+            LoopEdit(pixels, tokens, table, rows, seed + i, None if noise is None else noise[i], small)
+            for i in range(num_images)
+        )
+        return _Prepared(picture, mask, table, num_images, seed, edits)
+
+    def _encode(self, text: str) -> np.ndarray:
+        ids, overflow = self.tokenizer.encode(text)
+        if overflow:
+            warnings.warn(f"the text is longer than {len(ids)} tokens; cut off: {overflow!r}", stacklevel=4)
+        return ids
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A checked request: the picture at its size, and one loop edit an image (none for an empty instruction)."""
+
+    image: Image.Image
+    mask: np.ndarray | None
+    table: SamplerTable
+    num_images: int
+    seed: int
+    edits: tuple[LoopEdit, ...]
+
+    @property
+    def row_evaluations(self) -> int:
+        return sum(len(rows) for edit in self.edits for rows in edit.rows)
+
+    def restore(self, edited: Image.Image) -> Image.Image:
+        """Puts the input's own pixels back where the mask is black; the VAE changes them a little."""
+        if self.mask is None:
+            return edited
+        mask = Image.fromarray((self.mask * 255).round().astype(np.uint8))
+        return Image.composite(edited, self.image, mask)
+
+
+def _given(request: EditRequest) -> dict[str, Any]:
+    names = (*DEFAULTS, "size")
+    return {name: value for name in names if (value := getattr(request, name)) is not None}
+
+
+def _scheduled_rows(
+    steps: int, text_guidance: float, image_guidance: float, interval: tuple[float, float]
+) -> tuple[tuple[Row, ...], ...]:
+    """The rows of each step: both scales within the interval, one row (both scales 1) outside it."""
+    try:
+        first, last = (float(bound) for bound in interval)
+    except (TypeError, ValueError):
+        raise BadInput(f"guidance_interval is {interval!r}: two numbers from 0 to 1") from None
+    if not 0.0 <= first <= last <= 1.0:
+        raise BadInput(f"guidance_interval is {interval!r}: two numbers from 0 to 1, the smaller first")
+    guided, plain = dual_guidance(text_guidance, image_guidance), dual_guidance(1.0, 1.0)
+    return tuple(guided if first <= i / steps < last else plain for i in range(steps))
+
+
+def _scale(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise BadInput(f"{name} is {value!r}: a number is needed")
+    if not math.isfinite(value) or abs(value) > MAX_GUIDANCE:
+        raise BadInput(f"{name} is {value}: a number from {-MAX_GUIDANCE:g} to {MAX_GUIDANCE:g} is needed")
+    return float(value)
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise BadInput(f"{name} is {value!r}: a whole number from {low} to {high} is needed")
+    return int(value)
+
+
+def _noise(noise: np.ndarray | None, num_images: int, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Checks given noise. -> [num_images, 1 + steps, C, h, w] float32"""
+    if noise is None:
+        return None
+    array = np.asarray(noise, dtype=np.float32)
+    if array.shape == shape and num_images == 1:
+        array = array[None]
+    if array.shape != (num_images, *shape):
+        raise BadInput(f"noise has shape {array.shape}: {(num_images, *shape)} is needed")
+    if not np.isfinite(array).all():
+        raise BadInput("noise has values that are not finite")
+    return array
+
+
+def _shrink(mask: np.ndarray, factor: int) -> np.ndarray:
+    """Means over factor x factor blocks. [H, W] -> [H/f, W/f]"""
+    height, width = mask.shape
+    return mask.reshape(height // factor, factor, width // factor, factor).mean(axis=(1, 3), dtype=np.float32)
