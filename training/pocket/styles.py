@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 _PAPER = np.array([252.0, 249.0, 240.0], dtype=np.float32)
+# A pencil has no black: darks are drawn lighter and further apart, or a night would be one grey.
+_LIGHTER_DARKS = 3 * [round(255 * (level / 255) ** 0.62) for level in range(256)]
 _CRISP = ImageFilter.Kernel((3, 3), (0, -1, 0, -1, 9, -1, 0, -1, 0))
 _GRAPHITE = np.array([62.0, 60.0, 70.0], dtype=np.float32)
 
@@ -60,10 +62,9 @@ def _watercolour(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 def _pencil(canvas: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
     # At twice the size, for lines finer than a pixel.
-    drawn = np.asarray(canvas.reduce(canvas.width // (2 * size)), dtype=np.float32)
-    # A pencil has no black: darks are drawn lighter and further apart, or a night would be one grey.
-    colour = 255.0 * (drawn / 255.0) ** 0.62
-    rich = (colour.max(axis=-1) - colour.min(axis=-1)) / 255.0
+    drawn = canvas.reduce(canvas.width // (2 * size))
+    colour = np.asarray(drawn.point(_LIGHTER_DARKS), dtype=np.float32)
+    rich = (_largest(colour) + _largest(-colour)) / 255.0
     hatch = _hatching(2 * size, float(rng.uniform(0.0, 1.0)))
     # Rich colours are pressed harder: they stay what they are among pale ones.
     pressed = (0.58 + 0.28 * rich + 0.14 * hatch)[..., None]
@@ -74,9 +75,14 @@ def _pencil(canvas: Image.Image, size: int, rng: np.random.Generator) -> Image.I
 
 def _edges(colour: np.ndarray) -> np.ndarray:
     """How much graphite an outline leaves at each pixel: [H, W] in [0, 0.7]."""
-    down = np.abs(np.diff(colour, axis=0, append=colour[-1:])).max(axis=-1)
-    across = np.abs(np.diff(colour, axis=1, append=colour[:, -1:])).max(axis=-1)
+    down = _largest(np.abs(np.diff(colour, axis=0, append=colour[-1:])))
+    across = _largest(np.abs(np.diff(colour, axis=1, append=colour[:, -1:])))
     return np.clip((np.maximum(down, across) - 12.0) / 90.0, 0.0, 0.7)
+
+
+def _largest(channels: np.ndarray) -> np.ndarray:
+    # Many times the speed of max() over an axis of three.
+    return np.maximum(np.maximum(channels[..., 0], channels[..., 1]), channels[..., 2])
 
 
 def _hatching(size: int, phase: float) -> np.ndarray:
