@@ -61,6 +61,7 @@ def draw_clouds(pen: Pen, light: Light, rng: np.random.Generator) -> None:
             cloud = mix(light.overcast(), (92, 100, 128), 0.45)
         pen.blob([(x, y + 0.035, r) for x, y, r in bank], scale(cloud, 0.9))
         pen.blob(bank, cloud)
+        pen.rectangle(0, 0, 1, 0.04, cloud)
 
 
 def draw_mist(pen: Pen, light: Light, rng: np.random.Generator) -> None:
