@@ -51,8 +51,8 @@ CAPTIONS = (
     "{time}, {weather}: {style} of {subject} {position}, {setting}",
 )
 CAPTIONS_OF_EMPTY_SCENES = (
-    "{style} of nothing {setting}, {time}, {weather}",
     "{style} of an empty scene {setting}, {time}, {weather}",
+    "{style} of nothing {setting}, {time}, {weather}",
     "an empty scene {setting}, {time} and {weather}, as {style}",
     "nothing but the view {setting} {time}, {weather}, {style}",
     "{time}, {weather}: {style} of nothing but the view {setting}",
