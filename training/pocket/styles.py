@@ -51,7 +51,8 @@ def _pixel_art(picture: Image.Image) -> Image.Image:
 
 def _watercolour(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     size = picture.width
-    soft = np.asarray(picture.filter(ImageFilter.GaussianBlur(size / 190)), dtype=np.float32)
+    # Wet edges are as wide in a small picture as in a large one, or the large one would be out of focus.
+    soft = np.asarray(picture.filter(ImageFilter.GaussianBlur(min(size / 190, 1.0))), dtype=np.float32)
     wide = np.asarray(picture.filter(ImageFilter.GaussianBlur(size / 28)), dtype=np.float32)
     # Pigment gathers where a wash ends: darker against the surroundings by more than it was.
     washed = soft + 0.35 * np.minimum(soft - wide, 0.0)
