@@ -1,5 +1,7 @@
 """The files a model is made of, read whole or refused by name: JSON, safetensors, pickled tensors, sharded sets."""
 
+from __future__ import annotations
+
 import json
 import pickle
 import zipfile
@@ -31,7 +33,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of a .safetensors, .ckpt, .bin or .pt file, or of the shards an index lists, in the file's dtype.
 
     Tensors are mapped from the file, so that reading costs no copy; the file must stay as it is while they live.
@@ -66,7 +68,7 @@ def find_weights(folder: Path, *stems: str) -> Path:
     raise ModelError(f"{folder} holds no weights: expected {' or '.join(f'{stem}.safetensors' for stem in stems)}")
 
 
-def _read_sharded(index: Path) -> "dict[str, torch.Tensor]":
+def _read_sharded(index: Path) -> dict[str, torch.Tensor]:
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
         raise ModelError(f"{index} is damaged: it has no weight_map of tensor names to files")
@@ -80,7 +82,7 @@ def _read_sharded(index: Path) -> "dict[str, torch.Tensor]":
     return tensors
 
 
-def _read_safetensors(path: Path) -> "dict[str, torch.Tensor]":
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -90,7 +92,7 @@ def _read_safetensors(path: Path) -> "dict[str, torch.Tensor]":
         raise ModelError(f"{path} is truncated or damaged: {_one_line(error)}") from None
 
 
-def _read_pickle(path: Path) -> "dict[str, torch.Tensor]":
+def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     try:

@@ -21,7 +21,7 @@ MAX_LENGTH = 77
 
 
 class Encoded(NamedTuple):
-    """Token ids, int64 [length]: start, text, end, padding; and the part of the text that did not fit, "" if all did."""
+    """Token ids, int64 [length]: start, text, end, padding; and the text that did not fit, "" if all did."""
 
     ids: np.ndarray
     overflow: str
@@ -120,14 +120,15 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[Any], dict[int, Any]
         added = {id: token for token, id in read_json(folder / "added_tokens.json").items()}
     if (folder / "tokenizer.json").exists():
         whole = read_json(folder / "tokenizer.json")
-        merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in whole["model"]["merges"]]
+        merges: list[Any] = [
+            tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in whole["model"]["merges"]
+        ]
         added |= {token.pop("id"): token for token in whole.get("added_tokens", [])}
         return whole["model"]["vocab"], merges, added
     for name in ("vocab.json", "merges.txt"):
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: no such file; a tokenizer needs it, or tokenizer.json")
-    vocabulary, merges = BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    return vocabulary, merges, added
+    return *BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt")), added
 
 
 def _backend(vocabulary: dict[str, int], merges: list[Any], unknown: str) -> Backend:
