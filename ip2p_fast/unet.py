@@ -1,7 +1,7 @@
 """The UNet of Stable Diffusion 1.x and 2.x and smaller ones of that family, with diffusers' parameter names.
 
 Everything runs channels-last, so that a feature map [R, C, H, W] and its tokens [R, H W, C] are one memory. Text keys
-and values do not depend on the latents: `text_keys_values` makes them once an edit, and `forward` takes them as they are.
+and values do not depend on the latents: `text_keys_values` makes them once an edit, and `forward` takes them.
 
 Ronneberger et al. 2015 (U-Net); Rombach et al. 2022, section 3.3 (cross-attention conditioning).
 """

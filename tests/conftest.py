@@ -1,0 +1,37 @@
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a network
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory):
+    """diffusers' own pipeline with small random weights. Tests must leave it as it is."""
+    import tiny
+
+    return tiny.pipeline(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_editor(tiny_pipeline):
+    """Our engine on the same weights, float32."""
+    from ip2p_fast import Editor
+
+    return Editor.from_pipeline(tiny_pipeline, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """Smooth random pictures of several sizes."""
+    random = np.random.default_rng(11)
+    sizes = [(16, 16), (24, 16), (16, 32), (16, 16)]
+    return [
+        Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        for size in sizes
+    ]
