@@ -1,0 +1,141 @@
+"""`ip2p-fast train` and `ip2p-fast evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ip2p_fast.errors import BadInput
+
+train_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train models.")
+evaluate_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure models.")
+
+_JSON = typer.Option("--json", help="Print one JSON object and nothing else.")
+_MODEL = typer.Option(help="pocket, or the folder of another pocket model.")
+
+
+@train_app.callback()
+def _train() -> None:
+    """Keeps `pocket` a subcommand while it is the only one."""
+
+
+@train_app.command("pocket")
+def train_pocket(
+    stage: Annotated[str, typer.Argument(help="all, or one of data, vae, clip, unet, reader.")] = "all",
+    size: Annotated[str, typer.Option(help="A row of training/pocket/sizes.py.")] = "cpu64",
+    out: Annotated[Path, typer.Option(help="Pictures and checkpoints go here.")] = Path("runs/pocket"),
+    model: Annotated[
+        Path | None, typer.Option(help="Finished components go here.", show_default="OUT/SIZE-model")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the stage's checkpoint.")] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="Train each stage this long.", show_default="the size's steps")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of weights, batches and noise.")] = 0,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Train the pocket model on its procedural world: pictures, autoencoder, CLIP, UNet, attribute reader."""
+    if minutes is not None and not minutes > 0:
+        raise BadInput(f"--minutes is {minutes}: it must be above 0")
+    from .pocket.sizes import size_named
+    from .pocket.stages import STAGES, Work, train_stage
+
+    row = size_named(size)
+    figures: dict[str, float] = {}
+    with _bar() as watch:
+        work = Work(
+            row, out, model or out / f"{size}-model", _device(device), seed, resume=resume, minutes=minutes, watch=watch
+        )
+        for name in STAGES if stage == "all" else (stage,):
+            figures |= train_stage(name, work)
+    _print(figures, as_json)
+
+
+@evaluate_app.command("pocket")
+def evaluate_pocket(
+    model: Annotated[str, _MODEL] = "pocket",
+    limit: Annotated[int, typer.Option(help="Held-out scenes, one edit each.", min=1)] = 1000,
+    text_guidance: Annotated[float | None, typer.Option(show_default="the model's")] = None,
+    image_guidance: Annotated[float | None, typer.Option(show_default="the model's")] = None,
+    steps: Annotated[int | None, typer.Option(show_default="the model's")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Also measure the components, and write a results file here.")
+    ] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """How many edits of held-out scenes do what was asked, and keep all else."""
+    from ip2p_fast import Editor
+
+    from .pocket.evaluate import evaluate
+    from .pocket.record import write_results
+
+    with _bar() as watch:
+        editor = Editor.from_pretrained(model)
+        scales = {"text_guidance": text_guidance, "image_guidance": image_guidance, "steps": steps}
+        report = evaluate(editor, limit, scales, lambda done: watch("edits", done / limit, f"{done} of {limit}"))
+        if record is not None:
+            write_results(record, editor, report)
+    _print(report.as_json(), as_json)
+
+
+@evaluate_app.command("sheet")
+def evaluate_sheet(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")],
+    model: Annotated[str, _MODEL] = "pocket",
+) -> None:
+    """Draw a sheet of 24 edits: the first held-out scenes of every kind of edit, none chosen by hand."""
+    from ip2p_fast import Editor
+    from ip2p_fast.images import save_image
+
+    from .pocket.sheet import draw_sheet
+
+    save_image(draw_sheet(Editor.from_pretrained(model)), out)
+    print(out)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise BadInput(f"there is no device {name!r}: choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInput("device cuda: this machine has no usable CUDA device; use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, float, str], None]]:
+    """A progress bar on stderr; where stderr is no terminal, a line each time."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def watch(stage: str, done: float, line: str) -> None:
+            bar.update(task, description=f"{stage}: {line}", completed=done)
+            if not console.is_terminal:
+                print(f"{stage} {done:.1%} {line}", file=sys.stderr, flush=True)
+
+        yield watch
+
+
+def _print(figures: dict, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        if not isinstance(value, dict):
+            print(f"{name:28} {value:.4g}" if isinstance(value, float) else f"{name:28} {value}")
+            continue
+        for kind, row in value.items():
+            print(f"  {kind:26} " + "  ".join(f"{key} {number:.3g}" for key, number in row.items()))

@@ -1,0 +1,135 @@
+"""The training loop that every stage shares: seeded step by step, resumable, with an averaged copy of the weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ip2p_fast.errors import BadInput
+
+from .sizes import Stage
+
+Loss = Callable[[torch.Generator], Tensor]
+"""Draws its own batch from the generator and returns a scalar. Same generator state, same loss."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a stage is run, whatever it trains.
+
+    minutes: when given, the learning rate decays over this time instead of `Stage.steps`, and training ends with it.
+    report: called with (step, share of training done, loss averaged since the last call).
+    """
+
+    checkpoint: Path
+    device: str = "cpu"
+    seed: int = 0
+    resume: bool = False
+    minutes: float | None = None
+    save_every: float = 120.0
+    report: Callable[[int, float, float], None] = lambda step, done, loss: None
+
+
+def train(model: nn.Module, loss: Loss, stage: Stage, run: Run) -> dict[str, Tensor]:
+    """Trains the parameters of `model` and returns their exponential moving average (fp32, by name, on the CPU).
+
+    Everything random in step n comes from a generator seeded by (seed, n), so a run that was interrupted and resumed
+    takes the same steps as one that was not. The decay of the average at step n is min(ema, (1 + n) / (10 + n)), as in
+    the reference implementation. Arithmetic is bf16 autocast.
+
+    Raises:
+        BadInput: the loss is no longer finite, or the checkpoint to resume from is of another model.
+    """
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=torch.device(run.device).type == "cpu"
+    )
+    average = {name: p.detach().clone() for name, p in parameters.items()}
+    first, spent = _load(run, parameters, average, optimizer) if run.resume and run.checkpoint.exists() else (0, 0.0)
+
+    began = saved = time.monotonic()
+    total = torch.zeros((), device=run.device)
+    since = 0
+    for step in range(first, stage.steps if run.minutes is None else 2**31):
+        elapsed = spent + time.monotonic() - began
+        done = step / stage.steps if run.minutes is None else elapsed / (60 * run.minutes)
+        if done >= 1:
+            break
+        rate = stage.learning_rate * min(1.0, (step + 1) / stage.warmup) * 0.5 * (1 + math.cos(math.pi * done))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(torch.device(run.device).type, torch.bfloat16):
+            value = loss(step_generator(run.seed, step))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+        decay = min(stage.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(average.values()), [p.detach() for p in parameters.values()], 1 - decay)
+        total += value.detach()
+        since += 1
+        if since == 50 or step + 1 == stage.steps:
+            mean = float(total) / since
+            if not math.isfinite(mean):
+                raise BadInput(f"the loss is {mean} near step {step}: lower the learning rate {stage.learning_rate}")
+            run.report(step + 1, done, mean)
+            total.zero_()
+            since = 0
+        if time.monotonic() - saved > run.save_every:
+            _save(run, step + 1, spent + time.monotonic() - began, parameters, average, optimizer)
+            saved = time.monotonic()
+    else:
+        step = stage.steps
+    _save(run, step, spent + time.monotonic() - began, parameters, average, optimizer)
+    return {name: value.float().cpu() for name, value in average.items()}
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The source of everything random in one step: on the CPU, so that it is the same on every device."""
+    return torch.Generator().manual_seed((seed << 40) + step)
+
+
+def load_average(model: nn.Module, average: dict[str, Tensor]) -> None:
+    """Puts averaged weights into the model they were trained in."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in average:
+                parameter.copy_(average[name])
+
+
+def _save(
+    run: Run,
+    step: int,
+    elapsed: float,
+    parameters: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    partial = run.checkpoint.with_suffix(".partial")
+    weights = {name: p.detach() for name, p in parameters.items()}
+    torch.save(
+        {"step": step, "elapsed": elapsed, "weights": weights, "average": average, "optimizer": optimizer.state_dict()},
+        partial,
+    )
+    partial.replace(run.checkpoint)
+
+
+def _load(
+    run: Run, parameters: dict[str, nn.Parameter], average: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
+    state = torch.load(run.checkpoint, map_location=run.device, weights_only=True)
+    if {n: p.shape for n, p in parameters.items()} != {n: p.shape for n, p in state["weights"].items()}:
+        raise BadInput(f"{run.checkpoint} holds another model; remove it or train without --resume")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state["weights"][name])
+            average[name].copy_(state["average"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"]), float(state["elapsed"])

@@ -1,0 +1,91 @@
+"""Writes a trained pocket model as a Hugging Face folder: fp16, a folder a component, ready for diffusers."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from .sizes import Size
+from .tokenizer import save_tokenizer
+from .unet import SCHEDULER
+
+_INDEX: dict[str, Any] = {
+    "_class_name": "StableDiffusionInstructPix2PixPipeline",
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def publish_vae(vae: AutoencoderKL, folder: Path) -> None:
+    """Writes vae/."""
+    _half(vae).save_pretrained(folder / "vae")
+
+
+def publish_unet(unet: UNet2DConditionModel, folder: Path) -> None:
+    """Writes unet/."""
+    _half(unet).save_pretrained(folder / "unet")
+
+
+def publish_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, size: Size, folder: Path) -> None:
+    """Writes clip/ (both towers, how to feed it pictures), text_encoder/ (the very same text tower) and tokenizer/."""
+    clip = _half(clip)
+    clip.save_pretrained(folder / "clip")
+    text_tower(clip).save_pretrained(folder / "text_encoder")
+    save_tokenizer(tokenizer, folder / "tokenizer")
+    side = {"height": size.pixels, "width": size.pixels}
+    feed = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": size.pixels},
+        "do_center_crop": True,
+        "crop_size": side,
+        "do_rescale": True,
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    _write(folder / "clip" / "preprocessor_config.json", feed)
+
+
+def publish_index(size: Size, folder: Path) -> None:
+    """Writes model_index.json, scheduler/ and defaults.json (the settings of an edit that suit this model)."""
+    _write(folder / "model_index.json", _INDEX)
+    EulerAncestralDiscreteScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
+    defaults = {
+        "text_guidance": size.text_guidance,
+        "image_guidance": size.image_guidance,
+        "steps": 20,
+        "size": size.pixels,
+    }
+    _write(folder / "defaults.json", defaults)
+
+
+def text_tower(clip: CLIPModel) -> CLIPTextModel:
+    """The text tower of a CLIP as the text encoder of a diffusion model, with its own copy of the weights."""
+    encoder = CLIPTextModel(clip.config.text_config).to(clip.dtype)
+    # transformers 5.6 dropped the prefix that older versions have
+    prefix = "text_model." if hasattr(encoder, "text_model") else ""
+    weights = {prefix + name.removeprefix("text_model."): value for name, value in clip.text_model.state_dict().items()}
+    encoder.load_state_dict(weights)
+    return encoder.eval()
+
+
+def _half(model: Any) -> Any:
+    return copy.deepcopy(model).cpu().half().eval()
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

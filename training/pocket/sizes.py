@@ -1,0 +1,108 @@
+"""The pocket model's sizes: one row each. Every trainer reads its row here and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ip2p_fast.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one component trains: AdamW, warm-up, then a cosine to zero at the last step."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup: int = 100
+    ema: float = 0.999
+
+
+@dataclass(frozen=True)
+class Size:
+    """One row: picture side in pixels, pairs to render, the networks' widths from fine to coarse, and their training.
+
+    The autoencoder halves the side once less than it has widths. `unet_attention` says at which levels the UNet attends
+    to the text (and to itself). The guidance scales are those that `ip2p-fast evaluate pocket` found best for the
+    trained model.
+    """
+
+    name: str
+    pixels: int
+    pairs: int
+    vae_widths: tuple[int, ...]
+    unet_widths: tuple[int, ...]
+    unet_attention: tuple[bool, ...]
+    text_width: int
+    patch: int
+    vae: Stage
+    reader: Stage
+    clip: Stage
+    unet: Stage
+    text_guidance: float = 3.0
+    image_guidance: float = 1.5
+
+    @property
+    def latents(self) -> int:
+        """Side of the latents."""
+        return self.pixels // 2 ** (len(self.vae_widths) - 1)
+
+
+SIZES = {
+    size.name: size
+    for size in (
+        Size(
+            name="cpu64",
+            pixels=64,
+            pairs=40_960,
+            vae_widths=(32, 64, 128),
+            unet_widths=(64, 128, 192),
+            unet_attention=(False, True, True),
+            text_width=128,
+            patch=8,
+            vae=Stage(steps=4_000, batch=16, learning_rate=1e-3),
+            reader=Stage(steps=1_200, batch=64, learning_rate=2e-3),
+            clip=Stage(steps=1_200, batch=128, learning_rate=1e-3),
+            unet=Stage(steps=10_000, batch=32, learning_rate=6e-4, warmup=300),
+        ),
+        Size(
+            name="gpu128",
+            pixels=128,
+            pairs=24_576,
+            vae_widths=(32, 64, 128, 128),
+            unet_widths=(64, 128, 192),
+            unet_attention=(False, True, True),
+            text_width=128,
+            patch=16,
+            vae=Stage(steps=6_000, batch=64, learning_rate=1e-3),
+            reader=Stage(steps=1_500, batch=128, learning_rate=2e-3),
+            clip=Stage(steps=1_500, batch=256, learning_rate=1e-3),
+            unet=Stage(steps=20_000, batch=128, learning_rate=6e-4, warmup=300, ema=0.9995),
+        ),
+        Size(
+            name="gpu256",
+            pixels=256,
+            pairs=16_384,
+            vae_widths=(32, 64, 128, 128),
+            unet_widths=(64, 128, 192),
+            unet_attention=(False, True, True),
+            text_width=128,
+            patch=32,
+            vae=Stage(steps=8_000, batch=32, learning_rate=1e-3),
+            reader=Stage(steps=1_500, batch=64, learning_rate=2e-3),
+            clip=Stage(steps=1_500, batch=128, learning_rate=1e-3),
+            unet=Stage(steps=20_000, batch=64, learning_rate=6e-4, warmup=300, ema=0.9995),
+        ),
+    )
+}
+
+
+def size_named(name: str) -> Size:
+    """The row of that name.
+
+    Raises:
+        BadInput: there is no such row.
+    """
+    if name not in SIZES:
+        raise BadInput(f"there is no pocket size {name!r}; choose one of {', '.join(SIZES)}")
+    return SIZES[name]

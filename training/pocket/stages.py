@@ -1,0 +1,142 @@
+"""The stages of the pocket training, in order: each reads what earlier ones wrote, and can be run or resumed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from transformers import CLIPModel, CLIPTokenizer
+
+from ip2p_fast.errors import BadInput
+
+from .clip import train_clip
+from .data import Pairs, load_pairs, render_pairs
+from .figures import clip_figures, reader_figures, vae_figures
+from .loop import Run
+from .publish import publish_clip, publish_index, publish_unet, publish_vae, text_tower
+from .reader import load_reader, save_reader, train_reader
+from .sizes import Size
+from .tokenizer import build_tokenizer
+from .unet import prepare_latents, train_unet
+from .vae import train_vae
+
+STAGES = ("data", "vae", "clip", "unet", "reader")
+HELD_OUT = 1024
+"""Held-out pairs rendered for the figures of the stages."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a training lives. `runs` holds pictures and checkpoints, `model` receives the finished components.
+
+    watch: called with (stage, share done, a line on how it goes).
+    """
+
+    size: Size
+    runs: Path
+    model: Path
+    device: str = "cpu"
+    seed: int = 0
+    resume: bool = False
+    minutes: float | None = None
+    watch: Callable[[str, float, str], None] = lambda stage, done, line: None
+
+    def run(self, stage: str) -> Run:
+        """The settings of one stage's loop."""
+
+        def report(step: int, done: float, loss: float) -> None:
+            self.watch(stage, done, f"step {step}, loss {loss:.4f}")
+
+        return Run(
+            checkpoint=self.runs / f"{self.size.name}-{stage}.pt",
+            device=self.device,
+            seed=self.seed,
+            resume=self.resume,
+            minutes=self.minutes,
+            report=report,
+        )
+
+
+def train_stage(stage: str, work: Work) -> dict[str, float]:
+    """Runs one stage, publishes its component and returns its figures on held-out pictures.
+
+    Raises:
+        BadInput: an unknown stage, or one whose predecessors have not been run.
+    """
+    stages = {"data": _data, "vae": _vae, "clip": _clip, "unet": _unet, "reader": _reader}
+    if stage not in stages:
+        raise BadInput(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")
+    return stages[stage](work)
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    """The published autoencoder as fp32, as are the two below."""
+    return _component(folder, "vae", AutoencoderKL)
+
+
+def load_clip(folder: Path) -> tuple[CLIPModel, CLIPTokenizer]:
+    """The published CLIP and its tokenizer."""
+    return _component(folder, "clip", CLIPModel), CLIPTokenizer.from_pretrained(folder / "tokenizer")
+
+
+def _data(work: Work) -> dict[str, float]:
+    size, done = work.size, 0
+
+    def advance(pairs: int) -> None:
+        nonlocal done
+        done += pairs
+        work.watch("data", min(1.0, done / (HELD_OUT + size.pairs)), f"{done} pairs")
+
+    render_pairs(work.runs / "data", "held-out", size.pixels, HELD_OUT, advance)
+    render_pairs(work.runs / "data", "train", size.pixels, size.pairs, advance)
+    return {"pairs": float(size.pairs)}
+
+
+def _vae(work: Work) -> dict[str, float]:
+    publish_vae(train_vae(work.size, _pairs(work), work.run("vae")), work.model)
+    return vae_figures(load_vae(work.model).to(work.device), _held_out(work))
+
+
+def _clip(work: Work) -> dict[str, float]:
+    tokenizer = build_tokenizer()
+    publish_clip(train_clip(work.size, _pairs(work), tokenizer, work.run("clip")), tokenizer, work.size, work.model)
+    clip, tokenizer = load_clip(work.model)
+    return clip_figures(clip.to(work.device), tokenizer, _held_out(work))
+
+
+def _unet(work: Work) -> dict[str, float]:
+    clip, tokenizer = load_clip(work.model)
+
+    def advance(done: int, count: int) -> None:
+        work.watch("unet", 0.0, f"encoding pair {done} of {count}")
+
+    encoder, vae = text_tower(clip).to(work.device), load_vae(work.model).to(work.device)
+    data = prepare_latents(_pairs(work), vae, encoder, tokenizer, work.seed, advance)
+    unet = train_unet(work.size, data, work.run("unet"))
+    publish_unet(unet, work.model)
+    publish_index(work.size, work.model)
+    return {"unet_parameters": float(sum(p.numel() for p in unet.parameters()))}
+
+
+def _reader(work: Work) -> dict[str, float]:
+    vae = load_vae(work.model).to(work.device)
+    save_reader(train_reader(work.size, _pairs(work), vae, work.run("reader")), work.model / "reader")
+    return reader_figures(load_reader(work.model / "reader").to(work.device), vae, _held_out(work))
+
+
+def _pairs(work: Work) -> Pairs:
+    return load_pairs(work.runs / "data", "train", work.size.pixels, work.size.pairs)
+
+
+def _held_out(work: Work) -> Pairs:
+    return load_pairs(work.runs / "data", "held-out", work.size.pixels, HELD_OUT)
+
+
+def _component(folder: Path, name: str, kind: Any) -> Any:
+    if not (folder / name / "config.json").exists():
+        raise BadInput(f"{folder / name} is not there: train it with `ip2p-fast train pocket {name}`")
+    return kind.from_pretrained(folder / name, torch_dtype=torch.float32).eval()

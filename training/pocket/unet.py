@@ -1,0 +1,139 @@
+"""The diffusion model: InstructPix2Pix's own training, on cached latents and cached text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .clip import tokenize
+from .data import Pairs
+from .dropout import draw_dropout
+from .group_norm import keep_channels_last
+from .language import instruction
+from .loop import Run, load_average, train
+from .sizes import Size
+from .vae import encode
+
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "steps_offset": 1,
+}
+_PHRASINGS = 3
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What the UNet trains on; N pairs, each read forwards and backwards (`Pairs.edit`).
+
+    latents: float16 [N, 2, 4, h, w], the VAE's mode, not scaled. contexts: float16 [T, 77, D], the text encoder's
+    output for every distinct instruction; row 0 is "". texts: int64 [N, 2, P], rows of `contexts` in P phrasings a
+    direction. scale: the VAE's scaling factor.
+    """
+
+    latents: Tensor
+    contexts: Tensor
+    texts: Tensor
+    scale: float
+
+
+def build_unet(size: Size) -> UNet2DConditionModel:
+    """An untrained 8-channel UNet of this size: one residual block a level, heads of 32 channels."""
+    return UNet2DConditionModel(
+        sample_size=size.latents,
+        in_channels=8,
+        out_channels=4,
+        block_out_channels=size.unet_widths,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in size.unet_attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(size.unet_attention)),
+        layers_per_block=1,
+        cross_attention_dim=size.text_width,
+        # in this family of configs the name means the number of heads
+        attention_head_dim=tuple(width // 32 for width in size.unet_widths),
+    )
+
+
+def prepare_latents(
+    pairs: Pairs,
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    seed: int = 0,
+    advance: Callable[[int, int], None] = lambda done, count: None,
+) -> Latents:
+    """Encodes every picture and every distinct instruction once, instead of once a step."""
+    rng = np.random.default_rng(seed)
+    rows: dict[str, int] = {"": 0}
+    texts = np.empty((len(pairs), 2, _PHRASINGS), np.int64)
+    for i in range(len(pairs)):
+        for backwards in (False, True):
+            scene, edit = pairs.edit(i, backwards)
+            for phrasing in range(_PHRASINGS):
+                texts[i, int(backwards), phrasing] = rows.setdefault(instruction(scene, edit, rng), len(rows))
+        if i % 1024 == 0:
+            advance(i, len(pairs))
+    latents = torch.stack([encode(vae, pairs.pixels[:, side]) for side in (0, 1)], 1).half()
+    contexts = encode_texts(text_encoder, tokenizer, list(rows)).half()
+    return Latents(latents, contexts, torch.from_numpy(texts), float(vae.config.scaling_factor))
+
+
+@torch.no_grad()
+def encode_texts(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    """The text encoder's last hidden state, final norm included: float32 [T, 77, D] on the CPU."""
+    parts = tokenize(tokenizer, [texts])[0].to(text_encoder.device).split(256)
+    return torch.cat([text_encoder(part).last_hidden_state.float().cpu() for part in parts])
+
+
+def train_unet(size: Size, data: Latents, run: Run) -> UNet2DConditionModel:
+    """Trains the UNet to predict v = a noise - s latents, with `draw_dropout` on the two conditions.
+
+    The image condition is the VAE's mode without the scaling factor and zeros when dropped; the text of a dropped
+    instruction is encode("") (InstructPix2Pix, section 3.2). Salimans and Ho 2022 for v.
+    """
+    torch.manual_seed(run.seed)
+    unet = keep_channels_last(build_unet(size).to(run.device).train())
+    if torch.device(run.device).type == "cpu":
+        # 64 and 16 tokens: plain products are faster than flash attention's backward pass
+        unet.set_attn_processor(AttnProcessor())
+    loss = diffusion_loss(unet, data, size.unet.batch)
+    load_average(unet, train(unet, loss, size.unet, run))
+    return unet.eval()
+
+
+def diffusion_loss(unet: UNet2DConditionModel, data: Latents, batch: int) -> Callable[[torch.Generator], Tensor]:
+    """The loss of one batch as a function of its random generator."""
+    device = unet.device
+    cumulative = EulerAncestralDiscreteScheduler(**SCHEDULER).alphas_cumprod
+    signal, spread = cumulative.sqrt().to(device), (1 - cumulative).sqrt().to(device)
+    # on a GPU everything is kept there: 80,000 latents are 160 MB
+    latents, contexts = data.latents.to(device), data.contexts.to(device)
+
+    def loss(rng: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(latents), (batch,), generator=rng)
+        backwards = torch.randint(2, (batch,), generator=rng)
+        phrasing = torch.randint(data.texts.shape[2], (batch,), generator=rng)
+        noise = torch.randn(batch, *latents.shape[2:], generator=rng).to(device)
+        # one timestep from each of `batch` equal parts: the loss varies less from step to step
+        timesteps = ((torch.arange(batch) + torch.rand(batch, generator=rng)) * (len(signal) / batch)).long().to(device)
+        no_text, no_image = draw_dropout(batch, rng)
+
+        texts = data.texts[chosen, backwards, phrasing].masked_fill(no_text, 0)
+        chosen, backwards = chosen.to(device), backwards.to(device)
+        image = latents[chosen, backwards].float().masked_fill(no_image.to(device)[:, None, None, None], 0.0)
+        target = latents[chosen, 1 - backwards].float() * data.scale
+        a, s = signal[timesteps][:, None, None, None], spread[timesteps][:, None, None, None]
+        noisy = torch.cat([a * target + s * noise, image], 1).contiguous(memory_format=torch.channels_last)
+        predicted = unet(noisy, timesteps, contexts[texts.to(device)].float()).sample.float()
+        return (predicted - (a * noise - s * target)).square().mean()
+
+    return loss
