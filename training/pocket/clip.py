@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -52,7 +52,7 @@ def train_clip(size: Size, pairs: Pairs, tokenizer: CLIPTokenizer, run: Run) -> 
     Two pictures of a batch can show the same scene; they are so few that they are left to count as negatives.
     """
     torch.manual_seed(run.seed)
-    clip = build_clip(size, tokenizer).to(run.device).train()
+    clip = nn.Module.to(build_clip(size, tokenizer), run.device).train()
     pictures = pairs.pictures()
     rng = np.random.default_rng(run.seed)
     words = tokenize(tokenizer, [captions(pairs, rng), captions(pairs, rng), _edited_captions(pairs, rng)])

@@ -63,7 +63,7 @@ def evaluate(
         BadInput: the model is no pocket model with a reader in its folder.
     """
     reader = load_reader(Path(editor.model_path) / "reader")
-    pairs = draw_pairs("held-out", limit, int(reader.config["pixels"]))
+    pairs = draw_pairs("held-out", limit, reader.pixels)
     edited = edit_pairs(editor, pairs, range(limit), settings, advance)
     return judge(reader, pairs, np.stack([np.asarray(picture) for picture in edited]))
 
@@ -120,4 +120,4 @@ def judge(reader: Reader, pairs: Pairs, edited: np.ndarray) -> Report:
 
     of_kind = {kind: pairs.kinds == index for index, kind in enumerate(KINDS)}
     by_kind = {kind: {**summary(rows), "edits": int(rows.sum())} for kind, rows in of_kind.items() if rows.any()}
-    return Report(**summary(np.ones(len(pairs), bool)), edits=len(pairs), by_kind=by_kind)  # type: ignore[arg-type]
+    return Report(**summary(np.ones(len(pairs), bool)), edits=len(pairs), by_kind=by_kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from transformers import CLIPModel, CLIPTokenizer
 
 from .clip import captions, retrieval

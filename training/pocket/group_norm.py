@@ -6,18 +6,20 @@ autoencoder. This one sums over the pixels with the tensor as it lies, and is th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
-def keep_channels_last(model: nn.Module) -> nn.Module:
+
+def keep_channels_last(model: AnyModule, device: str = "cpu") -> AnyModule:
     """Gives every group norm of the model the backward below, for channels-last CPU tensors; names and weights stay."""
     for module in model.modules():
         if type(module) is nn.GroupNorm:
             module.__class__ = _ChannelsLastGroupNorm
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return nn.Module.to(model, device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class _ChannelsLastGroupNorm(nn.GroupNorm):
@@ -40,7 +42,7 @@ class _GroupNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, rstd = ctx.saved_tensors
         batch, channels, height, width = x.shape
         groups = mean.shape[1]

@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from .sizes import Size
@@ -74,7 +77,8 @@ def publish_index(size: Size, folder: Path) -> None:
 
 def text_tower(clip: CLIPModel) -> CLIPTextModel:
     """The text tower of a CLIP as the text encoder of a diffusion model, with its own copy of the weights."""
-    encoder = CLIPTextModel(clip.config.text_config).to(clip.dtype)
+    config: Any = clip.config.text_config
+    encoder: Any = nn.Module.to(CLIPTextModel(config), device=clip.device, dtype=clip.dtype)
     # transformers 5.6 dropped the prefix that older versions have
     prefix = "text_model." if hasattr(encoder, "text_model") else ""
     weights = {prefix + name.removeprefix("text_model."): value for name, value in clip.text_model.state_dict().items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,7 +33,7 @@ class Reader(nn.Module):
 
     def __init__(self, pixels: int, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        self.config = {"pixels": pixels, "widths": list(widths)}
+        self.pixels, self.widths = pixels, widths
         strides = (pixels // 4).bit_length() - 1
         layers: list[nn.Module] = []
         previous = 3
@@ -59,7 +59,7 @@ def train_reader(size: Size, pairs: Pairs, vae: AutoencoderKL, run: Run) -> Read
     are jittered by a few per cent, so that a shade is no clue.
     """
     torch.manual_seed(run.seed)
-    reader = keep_channels_last(Reader(size.pixels).to(run.device).train())
+    reader = keep_channels_last(Reader(size.pixels), run.device).train()
     pictures = pairs.pictures()
     labels = torch.from_numpy(pairs.labels.reshape(-1, pairs.labels.shape[-1]).astype(np.int64))
     decoded = reconstruct(vae, pictures[:_RECONSTRUCTED])
@@ -103,12 +103,13 @@ def accuracy(reader: Reader, pictures: np.ndarray, labels: np.ndarray) -> dict[s
 def save_reader(reader: Reader, folder: Path) -> None:
     """Writes config.json and model.safetensors (fp16)."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(reader.config, indent=2) + "\n", encoding="utf-8")
+    config = {"pixels": reader.pixels, "widths": reader.widths}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     weights = {name: value.detach().half().contiguous().cpu() for name, value in reader.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def load_reader(folder: Path) -> Reader:
+def load_reader(folder: Path, device: str = "cpu") -> Reader:
     """Reads what `save_reader` wrote, as fp32.
 
     Raises:
@@ -121,4 +122,4 @@ def load_reader(folder: Path) -> Reader:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         message = f"no attribute reader in {folder} ({error}); train one with `ip2p-fast train pocket reader`"
         raise ModelError(message) from error
-    return reader.float().eval()
+    return reader.float().to(device).eval()

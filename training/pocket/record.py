@@ -28,7 +28,7 @@ def write_results(path: Path, editor: Editor, report: Report) -> None:
     """Measures the components of the editor's model on held-out pairs and writes them with the report (schema 1)."""
     folder = Path(editor.model_path)
     reader, vae = load_reader(folder / "reader"), load_vae(folder)
-    held_out = draw_pairs("held-out", HELD_OUT, int(reader.config["pixels"]))
+    held_out = draw_pairs("held-out", HELD_OUT, reader.pixels)
     figures = {
         "target_success": report.target_success,
         "preservation": report.preservation,

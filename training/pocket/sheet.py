@@ -31,7 +31,7 @@ def draw_sheet(editor: Editor) -> Image.Image:
     Raises:
         BadInput: the model is no pocket model.
     """
-    pixels = int(load_reader(Path(editor.model_path) / "reader").config["pixels"])
+    pixels = load_reader(Path(editor.model_path) / "reader").pixels
     pairs = draw_pairs("held-out", _SEARCHED, pixels)
     chosen = first_of_each_kind(pairs.kinds, EDITS)
     edited = edit_pairs(editor, pairs, chosen)

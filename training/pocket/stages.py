@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from transformers import CLIPModel, CLIPTokenizer
 
 from ip2p_fast.errors import BadInput
@@ -73,14 +73,14 @@ def train_stage(stage: str, work: Work) -> dict[str, float]:
     return stages[stage](work)
 
 
-def load_vae(folder: Path) -> AutoencoderKL:
+def load_vae(folder: Path, device: str = "cpu") -> AutoencoderKL:
     """The published autoencoder as fp32, as are the two below."""
-    return _component(folder, "vae", AutoencoderKL)
+    return _component(folder, "vae", AutoencoderKL, device)
 
 
-def load_clip(folder: Path) -> tuple[CLIPModel, CLIPTokenizer]:
+def load_clip(folder: Path, device: str = "cpu") -> tuple[CLIPModel, CLIPTokenizer]:
     """The published CLIP and its tokenizer."""
-    return _component(folder, "clip", CLIPModel), CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    return _component(folder, "clip", CLIPModel, device), CLIPTokenizer.from_pretrained(folder / "tokenizer")
 
 
 def _data(work: Work) -> dict[str, float]:
@@ -98,23 +98,23 @@ def _data(work: Work) -> dict[str, float]:
 
 def _vae(work: Work) -> dict[str, float]:
     publish_vae(train_vae(work.size, _pairs(work), work.run("vae")), work.model)
-    return vae_figures(load_vae(work.model).to(work.device), _held_out(work))
+    return vae_figures(load_vae(work.model, work.device), _held_out(work))
 
 
 def _clip(work: Work) -> dict[str, float]:
     tokenizer = build_tokenizer()
     publish_clip(train_clip(work.size, _pairs(work), tokenizer, work.run("clip")), tokenizer, work.size, work.model)
-    clip, tokenizer = load_clip(work.model)
-    return clip_figures(clip.to(work.device), tokenizer, _held_out(work))
+    clip, tokenizer = load_clip(work.model, work.device)
+    return clip_figures(clip, tokenizer, _held_out(work))
 
 
 def _unet(work: Work) -> dict[str, float]:
-    clip, tokenizer = load_clip(work.model)
+    clip, tokenizer = load_clip(work.model, work.device)
 
     def advance(done: int, count: int) -> None:
         work.watch("unet", 0.0, f"encoding pair {done} of {count}")
 
-    encoder, vae = text_tower(clip).to(work.device), load_vae(work.model).to(work.device)
+    encoder, vae = text_tower(clip), load_vae(work.model, work.device)
     data = prepare_latents(_pairs(work), vae, encoder, tokenizer, work.seed, advance)
     unet = train_unet(work.size, data, work.run("unet"))
     publish_unet(unet, work.model)
@@ -123,9 +123,9 @@ def _unet(work: Work) -> dict[str, float]:
 
 
 def _reader(work: Work) -> dict[str, float]:
-    vae = load_vae(work.model).to(work.device)
+    vae = load_vae(work.model, work.device)
     save_reader(train_reader(work.size, _pairs(work), vae, work.run("reader")), work.model / "reader")
-    return reader_figures(load_reader(work.model / "reader").to(work.device), vae, _held_out(work))
+    return reader_figures(load_reader(work.model / "reader", work.device), vae, _held_out(work))
 
 
 def _pairs(work: Work) -> Pairs:
@@ -136,7 +136,7 @@ def _held_out(work: Work) -> Pairs:
     return load_pairs(work.runs / "data", "held-out", work.size.pixels, HELD_OUT)
 
 
-def _component(folder: Path, name: str, kind: Any) -> Any:
+def _component(folder: Path, name: str, kind: Any, device: str) -> Any:
     if not (folder / name / "config.json").exists():
         raise BadInput(f"{folder / name} is not there: train it with `ip2p-fast train pocket {name}`")
-    return kind.from_pretrained(folder / name, torch_dtype=torch.float32).eval()
+    return kind.from_pretrained(folder / name, torch_dtype=torch.float32).to(device).eval()

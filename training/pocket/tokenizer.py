@@ -24,7 +24,8 @@ def build_tokenizer(sentences: list[str] | None = None, entries: int = 1024) -> 
     end: any text at all can be encoded, and the end token has the highest number.
     """
     vocabulary_, merges = _learn(vocabulary() if sentences is None else sentences, entries)
-    return CLIPTokenizer(vocab=vocabulary_, merges=merges, model_max_length=CONTEXT)
+    # merges as pairs is what every version takes, whatever the annotation of the newest says
+    return CLIPTokenizer(vocab=vocabulary_, merges=merges, model_max_length=CONTEXT)  # type: ignore[arg-type]
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -84,7 +86,7 @@ def prepare_latents(
             advance(i, len(pairs))
     latents = torch.stack([encode(vae, pairs.pixels[:, side]) for side in (0, 1)], 1).half()
     contexts = encode_texts(text_encoder, tokenizer, list(rows)).half()
-    return Latents(latents, contexts, torch.from_numpy(texts), float(vae.config.scaling_factor))
+    return Latents(latents, contexts, torch.from_numpy(texts), float(vae.config["scaling_factor"]))
 
 
 @torch.no_grad()
@@ -101,7 +103,7 @@ def train_unet(size: Size, data: Latents, run: Run) -> UNet2DConditionModel:
     instruction is encode("") (InstructPix2Pix, section 3.2). Salimans and Ho 2022 for v.
     """
     torch.manual_seed(run.seed)
-    unet = keep_channels_last(build_unet(size).to(run.device).train())
+    unet = keep_channels_last(build_unet(size), run.device).train()
     if torch.device(run.device).type == "cpu":
         # 64 and 16 tokens: plain products are faster than flash attention's backward pass
         unet.set_attn_processor(AttnProcessor())
