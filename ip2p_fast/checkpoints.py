@@ -56,7 +56,8 @@ def load(
     """Load "pocket", a folder in Hugging Face layout, a hub id, or a single .safetensors or .ckpt of the original.
 
     Args:
-        tokenizer: for a single file, which has none: a folder or hub id that has; by default the one its family uses.
+        tokenizer: for a single file, which has none: a folder or hub id that has; by default a folder `tokenizer`
+            beside the file, else the one its family uses, from the hub.
         in_channels: what the UNet must take: 8 for an edit model, 4 for the text-to-image model it grew from.
 
     Raises:

@@ -18,16 +18,16 @@ _WEIGHTS = {
 def download(repository: str) -> Path:
     """The folder of a model in the cache, fetched first if it is not there.
 
-    Repositories hold the same weights several times over; only the first of safetensors and pickles that is there is
-    fetched, in full precision.
+    Repositories hold the same weights several times over. Whole-precision safetensors are fetched; only for a part that
+    has none, whatever else it has.
 
     Raises:
         ModelError: no such repository, or it cannot be reached and is not in the cache.
     """
     safetensors = [f"{part}/{stem}*.safetensors*" for part, stems in _WEIGHTS.items() for stem in stems]
     folder = _snapshot(repository, [*_CONFIGS, *safetensors], ignore=["*.fp16*", "*.non_ema*"])
-    if not _complete(folder):  # an old repository, or one of a half precision only
-        folder = _snapshot(repository, [*_CONFIGS, "unet/*", "vae/*", "text_encoder/*"], ignore=["*.msgpack", "*.h5"])
+    if lacking := [part for part, stems in _WEIGHTS.items() if not _has_weights(folder / part, stems)]:
+        folder = _snapshot(repository, [f"{part}/*" for part in lacking], ignore=["*.msgpack", "*.h5", "*.non_ema*"])
     return folder
 
 
@@ -60,10 +60,9 @@ def _snapshot(repository: str, patterns: list[str], ignore: list[str]) -> Path:
         raise ModelError(f"{repository} cannot be fetched from the hub: {' '.join(str(error).split())[:200]}") from None
 
 
-def _complete(folder: Path) -> bool:
+def _has_weights(folder: Path, stems: tuple[str, ...]) -> bool:
     try:
-        for part, stems in _WEIGHTS.items():
-            find_weights(folder / part, *stems)
+        find_weights(folder, *stems)
     except ModelError:
         return False
     return True

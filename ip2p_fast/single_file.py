@@ -212,17 +212,21 @@ def _text_state(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> dict[s
 
 
 def _tokenizer_folder(path: Path, given: str | Path | None, repository: str) -> Path:
-    if given is None:
-        try:
-            return download_tokenizer(repository)
-        except ModelError as error:
-            raise ModelError(
-                f"{path} has no tokenizer of its own: give tokenizer=, a folder or hub id that has ({error})"
-            ) from None
-    folder = Path(given).expanduser()
-    if not folder.is_dir():
-        return download_tokenizer(str(given))
-    return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+    """What was given (a folder or hub id), else a folder `tokenizer` beside the file, else the family's on the hub."""
+    if given is not None:
+        folder = Path(given).expanduser()
+        if not folder.is_dir():
+            return download_tokenizer(str(given))
+        return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+    if (path.parent / "tokenizer").is_dir():
+        return path.parent / "tokenizer"
+    try:
+        return download_tokenizer(repository)
+    except ModelError as error:
+        raise ModelError(
+            f"{path} has no tokenizer of its own: put one (vocab.json and merges.txt) in {path.parent / 'tokenizer'}, "
+            f"or give tokenizer= ({error})"
+        ) from None
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:

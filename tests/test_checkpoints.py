@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ip2p_fast import checkpoints
+from ip2p_fast import checkpoints, hub
 from ip2p_fast.checkpoints import Checkpoint
 from ip2p_fast.errors import ModelError
 
@@ -133,6 +133,39 @@ def test_a_hub_id_loads_from_the_cache_offline(folder, tmp_path, monkeypatch, ti
         checkpoints.load("someone/absent")
 
 
+@pytest.mark.parametrize(
+    "changes, fetched",
+    [
+        ([], {"unet": [".safetensors"], "text_encoder": [".safetensors"]}),
+        ([("unet", ".safetensors")], {"unet": [".bin", ".fp16.safetensors"], "text_encoder": [".safetensors"]}),
+    ],
+)
+def test_only_one_form_of_the_weights_is_fetched(folder, tmp_path, monkeypatch, changes, fetched):
+    """A repository that holds each weight thrice; `changes` are forms that a part lacks."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = [str(path.relative_to(folder)) for path in folder.rglob("*.json")]
+    stems = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+    for part, stem in stems.items():
+        forms = {".safetensors", ".fp16.safetensors", ".non_ema.safetensors", ".bin", ".msgpack"}
+        files += [f"{part}/{stem}{form}" for form in forms if (part, form) not in changes]
+
+    def snapshot_download(repository, allow_patterns, ignore_patterns):
+        for name in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert hub.download("someone/edits") == tmp_path
+    assert (tmp_path / "scheduler/scheduler_config.json").exists()
+    for part, forms in fetched.items():
+        weights = [
+            path.name.removeprefix(stems[part]) for path in (tmp_path / part).iterdir() if path.suffix != ".json"
+        ]
+        assert sorted(weights) == forms
+
+
 def test_an_unknown_model_is_named():
     for model in ("nosuch", "./no/such/folder", "no/such.safetensors"):
         with pytest.raises(ModelError, match="neither 'pocket', nor a file or folder, nor a hub id") as caught:
@@ -236,11 +269,13 @@ def test_four_channels_load_where_they_are_asked_for(original, tmp_path):
     assert checkpoint.unet_state["conv_in.weight"].shape[1] == 4
 
 
-def test_a_single_file_offline_asks_for_a_tokenizer(original, tmp_path, monkeypatch):
+def test_a_single_file_finds_a_tokenizer_beside_it_or_asks_for_one(original, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     save_file(original[2], tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match="no tokenizer of its own: give tokenizer="):
+    with pytest.raises(ModelError, match="no tokenizer of its own: put one .* or give tokenizer="):
         checkpoints.load(tmp_path / "model.safetensors")
+    shutil.copytree(original[3], tmp_path / "tokenizer")
+    assert_same(checkpoints.load(tmp_path / "model.safetensors"), original[0])
 
 
 class Trap:
@@ -420,5 +455,8 @@ def test_lora_is_fused_and_the_pipeline_left_as_it_was(tmp_path):
     latents = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(ours(latents, 500, context).sample, pipe.unet(latents, 500, context).sample)
 
+    pipe.unet.fuse_lora()
+    torch.testing.assert_close(checkpoints.from_pipeline(pipe).unet_state[name], checkpoint.unet_state[name])
+    pipe.unet.unfuse_lora()
     pipe.unet.disable_adapters()
-    assert torch.equal(checkpoints.from_pipeline(pipe).unet_state[name], plain.unet_state[name])
+    torch.testing.assert_close(checkpoints.from_pipeline(pipe).unet_state[name], plain.unet_state[name])
