@@ -23,7 +23,7 @@ from setuptools.errors import SetupError
 CPU_SOURCES = ["csrc/bindings.cpp", *sorted(map(str, Path("csrc/cpu").glob("*.cpp")))]
 CUDA_SOURCES = sorted(map(str, Path("csrc/cuda").glob("*.cu")))
 # the kernels rely on vectorised selects, so floating-point traps and errno must not stand in the way
-CXX_FLAGS = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-unknown-pragmas"]
+CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-unknown-pragmas"]
 
 
 class BuildNative(build_ext):
