@@ -1,6 +1,7 @@
 """CLIP's tokenizer on the `tokenizers` library alone: a service that runs an exported bundle needs no transformers.
 
-The ids are those of transformers' CLIPTokenizer with padding="max_length", truncation=True; what was cut is told.
+The ids are those of transformers' CLIPTokenizerFast with padding="max_length", truncation=True; what was cut is told.
+(The slow one, gone since transformers 5, cleans rare characters with ftfy first; plain text is the same.)
 """
 
 import tempfile

@@ -339,7 +339,7 @@ def rewritten(change):
         ("unet/config.json", cut, "is damaged"),
         ("vae/config.json", lambda path: path.write_text("[]"), "is damaged: it holds a list"),
         ("scheduler/scheduler_config.json", lambda path: path.write_bytes(b"\xff\xfe"), "is damaged"),
-        ("tokenizer/tokenizer.json", cut, "is damaged"),
+        ("tokenizer/tokenizer_config.json", cut, "is damaged"),
     ],
 )
 def test_damage_is_named_in_one_line(copy, name, damage, reason):
