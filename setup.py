@@ -4,8 +4,7 @@ IP2P_FAST_BUILD=auto  CUDA where nvcc and a CUDA build of torch are found, else 
                       none; said in one line, and a build that breaks falls back with a warning (the default)
                cuda, cpu, none  exactly that, or an error that says why not
 
-No GPU is looked for: a build machine need not have one. The outcome is recorded in `ip2p_fast/_build.json`, which
-`ip2p-fast info` shows. torch must be importable to build: pip install --no-build-isolation.
+No GPU is looked for. `ip2p_fast/_build.json` records the outcome. Building needs torch: pip install --no-build-isolation.
 """
 
 from __future__ import annotations
@@ -93,7 +92,8 @@ def _extension(kind: str) -> Extension:
         return cpp_extension.CppExtension("ip2p_fast._C", CPU_SOURCES, extra_compile_args=CXX_FLAGS)
     # named here because torch would otherwise ask the GPUs of the build machine
     arch = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0;10.0+PTX")
-    flags = {"cxx": [*CXX_FLAGS, f'-DIP2P_CUDA_ARCH="{arch}"'], "nvcc": ["-O3", "-std=c++20", "--expt-relaxed-constexpr"]}
+    cxx = [*CXX_FLAGS, f'-DIP2P_CUDA_ARCH="{arch}"']
+    flags = {"cxx": cxx, "nvcc": ["-O3", "-std=c++20", "--expt-relaxed-constexpr"]}
     return cpp_extension.CUDAExtension("ip2p_fast._C", CPU_SOURCES + CUDA_SOURCES, extra_compile_args=flags)
 
 

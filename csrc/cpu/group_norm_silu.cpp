@@ -89,10 +89,11 @@ struct Planar {
     for (int64_t start = 0; start < norm.pixels; start += kSlabValues) {
       const int64_t count = norm.pixels - start < kSlabValues ? norm.pixels - start : kSlabValues;
       const T* __restrict__ slab = plane + start;
+      const float origin = widen(slab[0]);  // sums of deviations keep the digits that sums of large values lose
       float sum = 0.0f, squares = 0.0f;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < count; ++i) sum += widen(slab[i]);
-      const float mean = sum / static_cast<float>(count);
+      for (int64_t i = 0; i < count; ++i) sum += widen(slab[i]) - origin;
+      const float mean = origin + sum / static_cast<float>(count);
 #pragma omp simd reduction(+ : squares)
       for (int64_t i = 0; i < count; ++i) squares += (widen(slab[i]) - mean) * (widen(slab[i]) - mean);
       moments.merge(static_cast<float>(count), mean + norm.shift_of(image, channel), squares);
@@ -148,15 +149,17 @@ struct ChannelsLast {
     for (int64_t pixel = 0; pixel < norm.pixels; pixel += kSlabPixels) {
       const int64_t pixels = norm.pixels - pixel < kSlabPixels ? norm.pixels - pixel : kSlabPixels;
       const T* slab = x + (image * norm.pixels + pixel) * norm.channels + channel;
-      for (int64_t c = 0; c < count; ++c) centre[c] = 0.0f;
+      // sums of deviations from the first pixel keep the digits that sums of large values lose
+      for (int64_t c = 0; c < count; ++c) centre[c] = widen(slab[c]);
       accumulate<false>(slab, pixels, count, centre, sum);
       // [count] channel sums -> the slab's mean by group; the centre of a channel is that mean less its own shift
       for (int64_t c = 0; c < count;) {
         const int64_t end = c + width - (channel + c) % width < count ? c + width - (channel + c) % width : count;
-        const float size = static_cast<float>((end - c) * pixels);
-        float total = 0.0f, shifted = 0.0f;
-        for (int64_t i = c; i < end; ++i) total += sum[i], shifted += norm.shift_of(image, channel + i);
-        const float mean = total / size + shifted / static_cast<float>(end - c);
+        const float origin = centre[c];
+        float total = 0.0f;
+        for (int64_t i = c; i < end; ++i)
+          total += sum[i] / static_cast<float>(pixels) + ((centre[i] - origin) + norm.shift_of(image, channel + i));
+        const float mean = origin + total / static_cast<float>(end - c);
         for (int64_t i = c; i < end; ++i) centre[i] = mean - norm.shift_of(image, channel + i);
         c = end;
       }

@@ -89,7 +89,11 @@ def measure_kernel(
     value = tl.load(x + offset, mask=inside, other=0.0).to(tl.float32)  # [BLOCK_PIXELS, BLOCK_CHANNELS]
 
     count = tl.minimum(pixels - slab * BLOCK_PIXELS, BLOCK_PIXELS).to(tl.float32)
-    mean = tl.sum(value, 0) / count
+    # sums of deviations from the first pixel keep the digits that sums of large values lose
+    first = image * channels * pixels + slab.to(tl.int64) * BLOCK_PIXELS * pixel_stride
+    first += channel.to(tl.int64) * channel_stride
+    origin = tl.load(x + first, mask=channel < channels, other=0.0).to(tl.float32)  # [1, BLOCK_CHANNELS]
+    mean = tl.sum(origin, 0) + tl.sum(tl.where(inside, value - origin, 0.0), 0) / count
     deviation = tl.where(inside, value - mean[None, :], 0.0)
     squares = tl.sum(deviation * deviation, 0)
 
