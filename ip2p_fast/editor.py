@@ -86,8 +86,6 @@ class Editor:
     def __init__(
         self, backend: Backend, tokenizer: Tokenizer, max_rows: int | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
-        if max_rows is not None and max_rows < 1:
-            raise BadInput(f"max_rows is {max_rows}: at least 1 row is evaluated at a time")
         self.backend = backend
         self.tokenizer = tokenizer
         self.max_rows = max_rows
@@ -107,7 +105,10 @@ class Editor:
 
         Raises BadInput for an unknown backend, device or dtype, ModelError for a checkpoint that cannot be used.
         """
-        loaded, tokenizer = loader(backend)(model, device=device, dtype=dtype)
+        load = loader(backend)
+        if max_rows is not None:
+            _whole("max_rows", max_rows, 1, 2**31)
+        loaded, tokenizer = load(model, device=device, dtype=dtype)
         return cls(loaded, tokenizer, max_rows, max_pixels)
 
     @classmethod

@@ -47,6 +47,9 @@ class NoiseSchedule:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> NoiseSchedule:
         """Reads a diffusers scheduler_config. Raises ModelError on a schedule that is not supported."""
+        # What a loaded scheduler filled in from its own class's defaults is not the checkpoint's wish.
+        filled_in = config.get("_use_default_values", ())
+        config = {key: value for key, value in config.items() if key not in filled_in}
         length = int(config.get("num_train_timesteps", 1000))
         start, end = float(config.get("beta_start", 0.00085)), float(config.get("beta_end", 0.012))
         kind = config.get("beta_schedule", "scaled_linear")

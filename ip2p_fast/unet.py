@@ -120,9 +120,13 @@ class UNet(nn.Module):
         _check_tensors({name: tensor.shape for name, tensor in unet.state_dict().items()}, state)
         unet.load_state_dict(dict(state), assign=True)
         for module in unet.modules():
-            if isinstance(module, SelfAttention):
+            if isinstance(module, (SelfAttention, Transformer)):
                 module.fuse_projections()
         return unet.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.conv_norm_out.weight.dtype
 
     def text_keys_values(self, context: Tensor) -> list[KeysValues]:
         """Keys and values of every cross-attention layer, in the order of `forward`. context [contexts, 77, D]"""
@@ -131,9 +135,9 @@ class UNet(nn.Module):
     def forward(self, latents: Tensor, timesteps: Tensor, text: Sequence[KeysValues]) -> Tensor:
         """latents [R, in_channels, h, w]; timesteps [R]; text: keys and values of R rows a layer -> [R, out, h, w]"""
         layers = iter(text)
-        x = latents.to(dtype=self.conv_in.weight.dtype, memory_format=torch.channels_last)
+        x = latents.to(dtype=self.dtype, memory_format=torch.channels_last)
         # Every resnet takes silu of the embedding first: once for all.
-        time = F.silu(self.time_embedding(timesteps))
+        time = F.silu(self.time_embedding(timesteps, self.dtype))
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
@@ -242,7 +246,6 @@ class Transformer(nn.Module):
         width, heads = config.channels[level], config.heads[level]
         if width % heads:
             raise ModelError(f"UNet config: {width} channels do not divide into {heads} heads")
-        # 1x1 convolutions and linear layers differ in the shape of their weights alone.
         self.proj_in = nn.Linear(width, width) if linear_projection else nn.Conv2d(width, width, 1)
         self.proj_out = nn.Linear(width, width) if linear_projection else nn.Conv2d(width, width, 1)
         self.norm = GroupNorm(config.norm_groups, width, eps=1e-6)
@@ -250,13 +253,17 @@ class Transformer(nn.Module):
             [TransformerBlock(width, heads, config.context_dim) for _ in range(config.transformer_depth)]
         )
 
+    def fuse_projections(self) -> None:
+        """Makes linear layers of 1x1 convolutions, whose weights differ in shape alone: tokens need no new layout."""
+        self.proj_in, self.proj_out = _as_linear(self.proj_in), _as_linear(self.proj_out)
+
     def forward(self, x: Tensor, layers: Any) -> Tensor:
         rows, channels, height, width = x.shape
         tokens = self.norm(x).permute(0, 2, 3, 1).reshape(rows, height * width, channels)  # [R, HW, C]
-        tokens = F.linear(tokens, self.proj_in.weight.view(channels, channels), self.proj_in.bias)
+        tokens = self.proj_in(tokens)
         for block in self.transformer_blocks:
             tokens = block(tokens, next(layers))
-        tokens = F.linear(tokens, self.proj_out.weight.view(channels, channels), self.proj_out.bias)
+        tokens = self.proj_out(tokens)
         return x + tokens.view(rows, height, width, channels).permute(0, 3, 1, 2)  # [R, C, H, W], channels-last
 
 
@@ -288,8 +295,7 @@ class SelfAttention(nn.Module):
     def fuse_projections(self) -> None:
         """Puts the three projections into one matrix: one product reads the tokens once."""
         weight = torch.cat([self.to_q.weight, self.to_k.weight, self.to_v.weight])
-        self.to_qkv = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-        self.to_qkv.weight = nn.Parameter(weight, requires_grad=False)
+        self.to_qkv = _linear(weight, bias=None)
         del self.to_q, self.to_k, self.to_v
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -351,16 +357,29 @@ class TimestepEmbedding(nn.Module):
 
     def __init__(self, width: int, time_dim: int) -> None:
         super().__init__()
+        self.width = width
         self.linear_1 = nn.Linear(width, time_dim)
         self.linear_2 = nn.Linear(time_dim, time_dim)
 
-    def forward(self, timesteps: Tensor) -> Tensor:
-        """timesteps [R], may be fractional -> [R, time_dim]"""
-        half = self.linear_1.in_features // 2
+    def forward(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+        """timesteps [R], may be fractional -> [R, time_dim] dtype"""
+        half = self.width // 2
         exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) * (-math.log(10000.0) / half)
         angles = timesteps.float()[:, None] * exponent.exp()  # [R, half]
-        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.linear_1.weight.dtype)
+        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
         return self.linear_2(F.silu(self.linear_1(sinusoids)))
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+def _as_linear(layer: nn.Linear | nn.Conv2d) -> nn.Linear:
+    return layer if isinstance(layer, nn.Linear) else _linear(layer.weight.detach().flatten(1), layer.bias)
 
 
 def _split_heads(tokens: Tensor, heads: int) -> Tensor:

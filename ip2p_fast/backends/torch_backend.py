@@ -22,8 +22,10 @@ except ImportError as error:
 
 from torch import Tensor
 
+from ..cpu_packing import can_pack, pack
 from ..kernels import guided_step
 from ..unet import KeysValues, UNet
+from .cuda_graph import GraphedFunction
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
@@ -122,7 +124,9 @@ class _Numbers:
 class TorchBackend:
     name = "torch"
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, cuda_graph: bool = True
+    ) -> None:
         self._device, self._dtype = device, dtype
         self.device, self.dtype = str(device), str(dtype).removeprefix("torch.")
         unet_config, vae_config = checkpoint.unet_config, checkpoint.vae.config
@@ -138,10 +142,13 @@ class TorchBackend:
             defaults=defaults,
         )
         self.unet = UNet.load(unet_config, checkpoint.unet_state).to(device=device, dtype=dtype)
+        if device.type == "cpu" and can_pack(dtype):
+            pack(self.unet)
         # nn.Module's own `to`: the libraries' overrides warn about a precision list that is empty for these models.
         place = partial(torch.nn.Module.to, device=device, dtype=dtype)
         self.vae = place(checkpoint.vae, memory_format=torch.channels_last).eval()
         self.text_encoder = place(checkpoint.text_encoder).eval()
+        self._graphed = GraphedFunction(self._guided_step_of_tensors) if cuda_graph and device.type == "cuda" else None
         self._edits: dict[int, _Edit] = {}
         self._texts: OrderedDict[bytes, list[KeysValues]] = OrderedDict()
         self._batch: tuple[tuple[int, ...], Tensor, Tensor] | None = None  # keys, x, history
@@ -172,7 +179,11 @@ class TorchBackend:
         x, history = self._stacked(plan.edits)
         rows = self._row_inputs(plan.edits, plan.rows)
         numbers = self._numbers(plan)
-        x, history = self._guided_step(x, history, rows, numbers, plan.max_rows)
+        if self._graphed is not None and (plan.max_rows or len(rows.edit)) >= len(rows.edit):
+            text = [tensor for keys_values in rows.text for tensor in keys_values]
+            x, history = self._graphed(x, history, rows.edit, rows.start, rows.images, *vars(numbers).values(), *text)
+        else:
+            x, history = self._guided_step(x, history, rows, numbers, plan.max_rows)
         x = self._keep_outside_masks(plan.edits, x, numbers.levels)
         self._batch = (plan.edits, x, history)
         for i, key in enumerate(plan.edits):
@@ -210,6 +221,12 @@ class TorchBackend:
             predictions.append(self.unet(latents[part], timesteps[part], text))
         prediction = predictions[0] if len(predictions) == 1 else torch.cat(predictions)
         return guided_step(prediction, rows.start, numbers.weights, x, history, numbers.coefficients, numbers.noise)
+
+    def _guided_step_of_tensors(self, x: Tensor, history: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        """`_guided_step` on its inputs laid flat, as a graph takes them."""
+        edit, start, images, timesteps, coefficients, weights, levels, noise, *text = rest
+        rows = _Rows(edit, start, images, list(zip(text[::2], text[1::2], strict=True)))
+        return self._guided_step(x, history, rows, _Numbers(timesteps, coefficients, weights, levels, noise), None)
 
     def _keep_outside_masks(self, edits: Sequence[int], x: Tensor, levels: Tensor) -> Tensor:
         """Outside its mask an edit follows the input's own latents at the same noise level (blended diffusion)."""
