@@ -20,8 +20,6 @@ from .images import MAX_PIXELS, before_after, load_image, require_writable, save
 if TYPE_CHECKING:
     from .editor import Editor, EditResult
 
-_MODEL, _SAMPLING, _RUNNING = "Model", "Sampling", "Running"
-
 
 def edit(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN", help="Pictures to edit.", show_default=False)],
