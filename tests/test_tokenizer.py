@@ -1,4 +1,4 @@
-"""The tokenizer gives the ids of transformers' fast tokenizer (the only one from version 5 on), and says what it cut."""
+"""The tokenizer gives the ids of transformers' fast tokenizer (its only one since version 5), and says what it cut."""
 
 import json
 import shutil
