@@ -287,11 +287,12 @@ def _scheduled_rows(
 
 
 def _scale(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise BadInput(f"{name} is {value!r}: a number is needed")
-    if not math.isfinite(value) or abs(value) > MAX_GUIDANCE:
-        raise BadInput(f"{name} is {value}: a number from {-MAX_GUIDANCE:g} to {MAX_GUIDANCE:g} is needed")
-    return float(value)
+    scale = float(value)
+    if not math.isfinite(scale) or abs(scale) > MAX_GUIDANCE:
+        raise BadInput(f"{name} is {scale}: a number from {-MAX_GUIDANCE:g} to {MAX_GUIDANCE:g} is needed")
+    return scale
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:

@@ -122,7 +122,8 @@ class UNet(nn.Module):
         for module in unet.modules():
             if isinstance(module, (SelfAttention, Transformer)):
                 module.fuse_projections()
-        return unet.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from PyTorch's stubs
+        return unet.requires_grad_(False).eval()
 
     @property
     def dtype(self) -> torch.dtype:

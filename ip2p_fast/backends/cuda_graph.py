@@ -15,8 +15,11 @@ WARM_UPS = 3  # libraries choose algorithms and Triton compiles in the first cal
 
 
 class GraphedFunction:
-    """Calls `function(*tensors) -> tuple of tensors` through CUDA graphs. Inputs are copied into the graph's own memory,
-    but for those that are the very object of the last call, and outputs are copied out of it."""
+    """Calls `function(*tensors) -> tuple of tensors` through CUDA graphs.
+
+    Inputs are copied into the graph's own memory, but for those that are the very object of the last call, and outputs
+    are copied out of it.
+    """
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
         self._function = function

@@ -75,6 +75,24 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+@dataclass(frozen=True)
+class _Mask:
+    """Where an edit may change the picture, and what it follows where it may not.
+
+    share  [h, w] float32     1 takes the edit, 0 the input
+    clean  [C, h, w] float32  the input's latents, scaled
+    noise  [C, h, w] float32  the edit's own start noise, unit normal
+    """
+
+    share: Tensor
+    clean: Tensor
+    noise: Tensor
+
+    def blend(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Blended diffusion (Avrahami et al. 2022): outside the mask, the input at the noise level of x."""
+        return torch.lerp(alpha * self.clean + sigma * self.noise, x, self.share)
+
+
 @dataclass
 class _Edit:
     """One edit in flight; x and history may be views into the batch it last stepped with.
@@ -89,9 +107,7 @@ class _Edit:
     history: Tensor
     image_latents: Tensor
     texts: tuple[list[KeysValues], list[KeysValues]]
-    mask: Tensor | None
-    kept: Tensor | None  # scaled clean latents of the input, for the mask
-    noise: Tensor | None  # unit normal start noise, for the mask
+    mask: _Mask | None
 
 
 @dataclass(frozen=True)
@@ -129,14 +145,14 @@ class TorchBackend:
     ) -> None:
         self._device, self._dtype = device, dtype
         self.device, self.dtype = str(device), str(dtype).removeprefix("torch.")
-        unet_config, vae_config = checkpoint.unet_config, checkpoint.vae.config
-        vae_scale = 2 ** (len(vae_config.block_out_channels) - 1)
+        unet_config, vae_config = checkpoint.unet_config, dict(checkpoint.vae.config)
+        vae_scale = 2 ** (len(vae_config["block_out_channels"]) - 1)
         levels = len(unet_config["block_out_channels"])
         defaults = {"size": vae_scale * (unet_config.get("sample_size") or 64)} | dict(checkpoint.defaults)
         self.info = ModelInfo(
             path=str(checkpoint.path),
             schedule=NoiseSchedule.from_config(checkpoint.scheduler_config),
-            latent_channels=vae_config.latent_channels,
+            latent_channels=vae_config["latent_channels"],
             vae_scale=vae_scale,
             size_multiple=vae_scale * 2 ** (levels - 1),
             defaults=defaults,
@@ -163,15 +179,15 @@ class TorchBackend:
             latents = encoded[id(edit.image)]
             noise = self._send(edit.noise)
             x = noise * edit.scale
-            masked = edit.mask is not None
+            mask = None
+            if edit.mask is not None:
+                mask = _Mask(self._send(edit.mask), latents.float() * self.vae.config.scaling_factor, noise)
             self._edits[key] = _Edit(
                 x=x,
                 history=torch.zeros((2, *x.shape), device=self._device),
                 image_latents=latents,
                 texts=(self._text(edit.tokens[0]), self._text(edit.tokens[1])),
-                mask=self._send(edit.mask) if edit.mask is not None else None,
-                kept=latents.float() * self.vae.config.scaling_factor if masked else None,
-                noise=noise if masked else None,
+                mask=mask,
             )
 
     @torch.inference_mode()
@@ -229,11 +245,9 @@ class TorchBackend:
         return self._guided_step(x, history, rows, _Numbers(timesteps, coefficients, weights, levels, noise), None)
 
     def _keep_outside_masks(self, edits: Sequence[int], x: Tensor, levels: Tensor) -> Tensor:
-        """Outside its mask an edit follows the input's own latents at the same noise level (blended diffusion)."""
         for i, key in enumerate(edits):
-            edit = self._edits[key]
-            if edit.mask is not None:
-                x[i] = torch.lerp(levels[i, 0] * edit.kept + levels[i, 1] * edit.noise, x[i], edit.mask)
+            if (mask := self._edits[key].mask) is not None:
+                x[i] = mask.blend(x[i], levels[i, 0], levels[i, 1])
         return x
 
     def _stacked(self, edits: tuple[int, ...]) -> tuple[Tensor, Tensor]:
