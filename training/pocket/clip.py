@@ -56,6 +56,10 @@ def train_clip(size: Size, pairs: Pairs, tokenizer: CLIPTokenizer, run: Run) -> 
     pictures = pairs.pictures()
     rng = np.random.default_rng(run.seed)
     words = tokenize(tokenizer, [captions(pairs, rng), captions(pairs, rng), _edited_captions(pairs, rng)])
+    # nothing behind the first end token reaches the embedding of a text: attention is causal
+    words = words[..., : int((words == tokenizer.eos_token_id).int().argmax(-1).max()) + 1]
+    if torch.device(run.device).type == "cpu":
+        clip.set_attn_implementation("eager")  # plain products have the faster backward pass here
 
     def loss(rng: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pictures), (size.clip.batch,), generator=rng)

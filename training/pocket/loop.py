@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ip2p_fast.errors import BadInput
 
+from .parallel import agree, average_gradients, rank
 from .sizes import Stage
 
 Loss = Callable[[torch.Generator], Tensor]
@@ -40,8 +42,9 @@ def train(model: nn.Module, loss: Loss, stage: Stage, run: Run) -> dict[str, Ten
     """Trains the parameters of `model` and returns their exponential moving average (fp32, by name, on the CPU).
 
     Everything random in step n comes from a generator seeded by (seed, n), so a run that was interrupted and resumed
-    takes the same steps as one that was not. The decay of the average at step n is min(ema, (1 + n) / (10 + n)), as in
-    the reference implementation. Arithmetic is bf16 autocast.
+    takes the same steps as one that was not. Under torchrun each process draws its own share of the batch, and the
+    gradients are averaged. The decay of the average at step n is min(ema, (1 + n) / (10 + n)), as in the reference
+    implementation. Arithmetic is bf16 autocast.
 
     Raises:
         BadInput: the loss is no longer finite, or the checkpoint to resume from is of another model.
@@ -58,16 +61,17 @@ def train(model: nn.Module, loss: Loss, stage: Stage, run: Run) -> dict[str, Ten
     since = 0
     for step in range(first, stage.steps if run.minutes is None else 2**31):
         elapsed = spent + time.monotonic() - began
-        done = step / stage.steps if run.minutes is None else elapsed / (60 * run.minutes)
+        done = step / stage.steps if run.minutes is None else agree(elapsed / (60 * run.minutes), run.device)
         if done >= 1:
             break
         rate = stage.learning_rate * min(1.0, (step + 1) / stage.warmup) * 0.5 * (1 + math.cos(math.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(torch.device(run.device).type, torch.bfloat16):
-            value = loss(step_generator(run.seed, step))
+            value = loss(step_generator(run.seed, step, rank()))
         optimizer.zero_grad(set_to_none=True)
         value.backward()
+        average_gradients(parameters.values())
         nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
         decay = min(stage.ema, (1 + step) / (10 + step))
@@ -90,9 +94,11 @@ def train(model: nn.Module, loss: Loss, stage: Stage, run: Run) -> dict[str, Ten
     return {name: value.float().cpu() for name, value in average.items()}
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
+def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:
     """The source of everything random in one step: on the CPU, so that it is the same on every device."""
-    return torch.Generator().manual_seed((seed << 40) + step)
+    # mixed, because the generator keeps only 32 bits of what it is given
+    mixed = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint32)
+    return torch.Generator().manual_seed(int(mixed[0]))
 
 
 def load_average(model: nn.Module, average: dict[str, Tensor]) -> None:
@@ -111,6 +117,8 @@ def _save(
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
+    if rank() != 0:
+        return
     run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     partial = run.checkpoint.with_suffix(".partial")
     weights = {name: p.detach() for name, p in parameters.items()}

@@ -17,6 +17,7 @@ from ip2p_fast.errors import ModelError
 from .data import Pairs
 from .group_norm import keep_channels_last
 from .loop import Run, load_average, train
+from .parallel import world
 from .scene import ATTRIBUTES
 from .sizes import Size
 from .vae import as_tensor, reconstruct
@@ -65,8 +66,8 @@ def train_reader(size: Size, pairs: Pairs, vae: AutoencoderKL, run: Run) -> Read
     decoded = reconstruct(vae, pictures[:_RECONSTRUCTED])
 
     def loss(rng: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(pictures), (size.reader.batch,), generator=rng)
-        again = torch.randint(len(decoded), (size.reader.batch // 3,), generator=rng)
+        chosen = torch.randint(len(pictures), (size.reader.batch // world(),), generator=rng)
+        again = torch.randint(len(decoded), (size.reader.batch // 3 // world(),), generator=rng)
         x = as_tensor(np.concatenate([pictures[chosen.numpy()], decoded[again.numpy()]]), run.device)
         jitter = torch.rand(2, len(x), 1, 1, 1, generator=rng).to(run.device)
         logits = reader(x * (0.95 + 0.1 * jitter[0]) + 0.1 * (jitter[1] - 0.5)).float()

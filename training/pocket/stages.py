@@ -17,14 +17,16 @@ from .clip import train_clip
 from .data import Pairs, load_pairs, render_pairs
 from .figures import clip_figures, reader_figures, vae_figures
 from .loop import Run
+from .parallel import join, rank, world
 from .publish import publish_clip, publish_index, publish_unet, publish_vae, text_tower
 from .reader import load_reader, save_reader, train_reader
 from .sizes import Size
 from .tokenizer import build_tokenizer
-from .unet import prepare_latents, train_unet
+from .unet import Latents, prepare_latents, train_unet
 from .vae import train_vae
 
-STAGES = ("data", "vae", "clip", "unet", "reader")
+STAGES = ("data", "vae", "clip", "latents", "unet", "reader")
+_PARALLEL = ("vae", "unet", "reader")
 HELD_OUT = 1024
 """Held-out pairs rendered for the figures of the stages."""
 
@@ -49,7 +51,8 @@ class Work:
         """The settings of one stage's loop."""
 
         def report(step: int, done: float, loss: float) -> None:
-            self.watch(stage, done, f"step {step}, loss {loss:.4f}")
+            if rank() == 0:
+                self.watch(stage, done, f"step {step}, loss {loss:.4f}")
 
         return Run(
             checkpoint=self.runs / f"{self.size.name}-{stage}.pt",
@@ -67,9 +70,14 @@ def train_stage(stage: str, work: Work) -> dict[str, float]:
     Raises:
         BadInput: an unknown stage, or one whose predecessors have not been run.
     """
-    stages = {"data": _data, "vae": _vae, "clip": _clip, "unet": _unet, "reader": _reader}
+    stages = {"data": _data, "vae": _vae, "clip": _clip, "latents": _latents, "unet": _unet, "reader": _reader}
     if stage not in stages:
         raise BadInput(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")
+    join()
+    if world() > 1 and stage not in _PARALLEL:
+        raise BadInput(
+            f"stage {stage} runs in one process; start it without torchrun ({', '.join(_PARALLEL)} run in several)"
+        )
     return stages[stage](work)
 
 
@@ -97,7 +105,10 @@ def _data(work: Work) -> dict[str, float]:
 
 
 def _vae(work: Work) -> dict[str, float]:
-    publish_vae(train_vae(work.size, _pairs(work), work.run("vae")), work.model)
+    vae = train_vae(work.size, _pairs(work), work.run("vae"))
+    if rank() != 0:
+        return {}
+    publish_vae(vae, work.model)
     return vae_figures(load_vae(work.model, work.device), _held_out(work))
 
 
@@ -108,24 +119,40 @@ def _clip(work: Work) -> dict[str, float]:
     return clip_figures(clip, tokenizer, _held_out(work))
 
 
-def _unet(work: Work) -> dict[str, float]:
+def _latents(work: Work) -> dict[str, float]:
     clip, tokenizer = load_clip(work.model, work.device)
 
     def advance(done: int, count: int) -> None:
-        work.watch("unet", 0.0, f"encoding pair {done} of {count}")
+        work.watch("latents", done / count, f"pair {done} of {count}")
 
     encoder, vae = text_tower(clip), load_vae(work.model, work.device)
     data = prepare_latents(_pairs(work), vae, encoder, tokenizer, work.seed, advance)
+    torch.save(vars(data), _latents_file(work))
+    return {"instructions": float(len(data.contexts))}
+
+
+def _unet(work: Work) -> dict[str, float]:
+    if not _latents_file(work).exists():
+        raise BadInput(f"{_latents_file(work)} is missing: run `ip2p-fast train pocket latents` first")
+    data = Latents(**torch.load(_latents_file(work), weights_only=True))
     unet = train_unet(work.size, data, work.run("unet"))
-    publish_unet(unet, work.model)
-    publish_index(work.size, work.model)
+    if rank() == 0:
+        publish_unet(unet, work.model)
+        publish_index(work.size, work.model)
     return {"unet_parameters": float(sum(p.numel() for p in unet.parameters()))}
 
 
 def _reader(work: Work) -> dict[str, float]:
     vae = load_vae(work.model, work.device)
-    save_reader(train_reader(work.size, _pairs(work), vae, work.run("reader")), work.model / "reader")
+    reader = train_reader(work.size, _pairs(work), vae, work.run("reader"))
+    if rank() != 0:
+        return {}
+    save_reader(reader, work.model / "reader")
     return reader_figures(load_reader(work.model / "reader", work.device), vae, _held_out(work))
+
+
+def _latents_file(work: Work) -> Path:
+    return work.runs / f"{work.size.name}-latents.pt"
 
 
 def _pairs(work: Work) -> Pairs:

@@ -20,6 +20,7 @@ from .dropout import draw_dropout
 from .group_norm import keep_channels_last
 from .language import instruction
 from .loop import Run, load_average, train
+from .parallel import world
 from .sizes import Size
 from .vae import encode
 
@@ -84,7 +85,8 @@ def prepare_latents(
                 texts[i, int(backwards), phrasing] = rows.setdefault(instruction(scene, edit, rng), len(rows))
         if i % 1024 == 0:
             advance(i, len(pairs))
-    latents = torch.stack([encode(vae, pairs.pixels[:, side]) for side in (0, 1)], 1).half()
+    with torch.autocast(vae.device.type, torch.bfloat16):
+        latents = torch.stack([encode(vae, pairs.pixels[:, side]) for side in (0, 1)], 1).half()
     contexts = encode_texts(text_encoder, tokenizer, list(rows)).half()
     return Latents(latents, contexts, torch.from_numpy(texts), float(vae.config["scaling_factor"]))
 
@@ -107,7 +109,7 @@ def train_unet(size: Size, data: Latents, run: Run) -> UNet2DConditionModel:
     if torch.device(run.device).type == "cpu":
         # 64 and 16 tokens: plain products are faster than flash attention's backward pass
         unet.set_attn_processor(AttnProcessor())
-    loss = diffusion_loss(unet, data, size.unet.batch)
+    loss = diffusion_loss(unet, data, size.unet.batch // world())
     load_average(unet, train(unet, loss, size.unet, run))
     return unet.eval()
 

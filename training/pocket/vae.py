@@ -12,6 +12,7 @@ from torch import Tensor
 from .data import Pairs
 from .group_norm import keep_channels_last
 from .loop import Run, load_average, train
+from .parallel import world
 from .sizes import Size
 
 KL_WEIGHT = 1e-6
@@ -44,7 +45,7 @@ def train_vae(size: Size, pairs: Pairs, run: Run) -> AutoencoderKL:
     pictures = pairs.pictures()
 
     def loss(rng: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(pictures), (size.vae.batch,), generator=rng)
+        chosen = torch.randint(len(pictures), (size.vae.batch // world(),), generator=rng)
         x = as_tensor(pictures[chosen.numpy()], run.device)
         posterior = vae.encode(x).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=rng).to(run.device)
