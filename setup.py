@@ -4,7 +4,7 @@ IP2P_FAST_BUILD=auto  CUDA where nvcc and a CUDA build of torch are found, else 
                       none; said in one line, and a build that breaks falls back with a warning (the default)
                cuda, cpu, none  exactly that, or an error that says why not
 
-No GPU is looked for. `ip2p_fast/_build.json` records the outcome. Building needs torch: pip install --no-build-isolation.
+No GPU is looked for. `ip2p_fast/_build.json` records the outcome. Building needs torch: --no-build-isolation.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ struct Moments {
 };
 
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads) measure_kernel(GroupNormArgs<T> args) {
+__global__ void __launch_bounds__(kThreads, 4) measure_kernel(GroupNormArgs<T> args) {
   extern __shared__ float shared[];  // [2, C]: mean, squared deviations
   float* means = shared;
   float* squares = shared + args.channels;
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads) measure_kernel(GroupNormArgs<T> args
 }
 
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads) normalise_kernel(GroupNormArgs<T> args) {
+__global__ void __launch_bounds__(kThreads, 4) normalise_kernel(GroupNormArgs<T> args) {
   extern __shared__ float shared[];  // [2, groups]: mean, inverse deviation
   float* means = shared;
   float* inverses = shared + args.groups;
@@ -137,15 +137,17 @@ __global__ void __launch_bounds__(kThreads) normalise_kernel(GroupNormArgs<T> ar
         scale[i] = inverses[group] * args.weight[channel + i];
         bias[i] = args.bias[channel + i];
       }
-      for (int64_t pixel = 0; pixel < count; ++pixel) {
-        const int64_t here = slab + channel * args.channel_stride + pixel * args.pixel_stride;
-        auto pack = *reinterpret_cast<const Pack<T, kWidth>*>(args.x + here);
+      const T* in = args.x + slab + channel * args.channel_stride;
+      T* out = args.y + slab + channel * args.channel_stride;
+#pragma unroll 4
+      for (int pixel = 0; pixel < count; ++pixel, in += args.pixel_stride, out += args.pixel_stride) {
+        auto pack = *reinterpret_cast<const Pack<T, kWidth>*>(in);
 #pragma unroll
         for (int i = 0; i < kWidth; ++i) {
           const float value = (widen(pack.values[i]) - centre[i]) * scale[i] + bias[i];
           pack.values[i] = narrow<T>(args.silu ? value / (1.0f + __expf(-value)) : value);
         }
-        *reinterpret_cast<Pack<T, kWidth>*>(args.y + here) = pack;
+        *reinterpret_cast<Pack<T, kWidth>*>(out) = pack;
       }
     }
     __syncthreads();

@@ -52,7 +52,7 @@ def test_nan_stays_nan(isa):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_stores_round_to_nearest_even(isa, dtype):
-    """With SiLU off, weight 0 and bias b the output is b rounded to dtype: torch's own rounding, subnormals included."""
+    """With SiLU off, weight 0 and bias b, y is b rounded as torch rounds it, subnormals included."""
     bits = torch.arange(0, 2**31 - 2**23, 500_009, dtype=torch.int64).to(torch.int32)
     bias = torch.cat((bits.view(torch.float32), -bits.view(torch.float32)))
     x = torch.randn(1, bias.numel(), 1, 2).to(dtype)
