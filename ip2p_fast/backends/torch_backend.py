@@ -150,7 +150,7 @@ class TorchBackend:
         levels = len(unet_config["block_out_channels"])
         defaults = {"size": vae_scale * (unet_config.get("sample_size") or 64)} | dict(checkpoint.defaults)
         self.info = ModelInfo(
-            path=str(checkpoint.path),
+            path=str(checkpoint.path or checkpoint.name),
             schedule=NoiseSchedule.from_config(checkpoint.scheduler_config),
             latent_channels=vae_config["latent_channels"],
             vae_scale=vae_scale,
