@@ -1,4 +1,4 @@
-"""The contract on the Triton kernels. test_triton.py runs it in its own process: Triton chooses its interpreter at import."""
+"""The contract on the Triton kernels. test_triton.py runs it apart: Triton chooses its interpreter at import."""
 
 import warnings
 
