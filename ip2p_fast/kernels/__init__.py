@@ -54,7 +54,7 @@ def guided_step(
     schemas.check_guided_step(eps, row_start, weights, x, history, coefficients, noise)
     if _plain(eps, weights, x, history, coefficients, noise):
         return reference.guided_step(eps, row_start, weights, x, history, coefficients, noise)
-    return torch.ops.ip2p_fast.guided_step(eps, row_start, weights, x, history, coefficients, noise)
+    return torch.ops.ip2p_fast.guided_step.default(eps, row_start, weights, x, history, coefficients, noise)
 
 
 def group_norm_silu(
@@ -83,7 +83,7 @@ def group_norm_silu(
     schemas.check_group_norm_silu(x, weight, bias, groups, eps, shift)
     if _plain(x, weight, bias, shift):
         return reference.group_norm_silu(x, weight, bias, groups, eps, shift, silu)
-    return torch.ops.ip2p_fast.group_norm_silu(x, weight, bias, groups, eps, shift, silu)
+    return torch.ops.ip2p_fast.group_norm_silu.default(x, weight, bias, groups, eps, shift, silu)
 
 
 def use(mode: str) -> AbstractContextManager[None]:

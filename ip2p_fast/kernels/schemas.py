@@ -44,34 +44,28 @@ def check_guided_step(
     """Raise BadInput unless the arguments fit together. The values of `row_start` are read on the CPU only: no sync."""
     if x.dim() != 4 or x.shape[0] < 1:
         raise BadInput(f"guided_step: x has shape {list(x.shape)}; it must be [edits >= 1, channels, height, width]")
-    edits, latent = x.shape[0], list(x.shape[1:])
-    if eps.dim() != 4 or list(eps.shape[1:]) != latent:
-        raise BadInput(f"guided_step: eps has shape {list(eps.shape)}; with this x it must be {['rows', *latent]}")
-    expected = {
-        "row_start": (row_start, [edits + 1]),
-        "weights": (weights, [eps.shape[0]]),
-        "history": (history, [edits, 2, *latent]),
-        "coefficients": (coefficients, [edits, len(COEFFICIENTS)]),
-        "noise": (noise, [edits, *latent]),
-    }
-    for name, (tensor, shape) in expected.items():
-        if list(tensor.shape) != shape:
-            raise BadInput(f"guided_step: {name} has shape {list(tensor.shape)}; x and eps ask for {shape}")
+    edits, *latent = x.shape
+    rows = eps.shape[0] if eps.dim() else 0
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    for name, tensor, shape, dtype in (
+        ("eps", eps, (rows, *latent), eps.dtype),
+        ("row_start", row_start, (edits + 1,), torch.int64),
+        ("weights", weights, (rows,), wide),
+        ("x", x, x.shape, wide),
+        ("history", history, (edits, 2, *latent), wide),
+        ("coefficients", coefficients, (edits, len(COEFFICIENTS)), wide),
+        ("noise", noise, x.shape, wide),
+    ):
+        if tensor.shape != shape:
+            raise BadInput(f"guided_step: {name} has shape {list(tensor.shape)}; x and eps ask for {list(shape)}")
+        if tensor.dtype != dtype:
+            raise BadInput(f"guided_step: {name} is {tensor.dtype}; it must be {dtype} (only eps may be narrower)")
         if tensor.device != x.device:
             raise BadInput(f"guided_step: {name} is on {tensor.device}, x on {x.device}; move both to one device")
-    if eps.device != x.device:
-        raise BadInput(f"guided_step: eps is on {eps.device}, x on {x.device}; move both to one device")
-    if row_start.dtype != torch.int64:
-        raise BadInput(f"guided_step: row_start is {row_start.dtype}; it must be torch.int64")
     if not eps.is_floating_point():
         raise BadInput(f"guided_step: eps is {eps.dtype}; it must be a floating-point tensor")
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    state = {"x": x, "weights": weights, "history": history, "coefficients": coefficients, "noise": noise}
-    for name, tensor in state.items():
-        if tensor.dtype != wide:
-            raise BadInput(f"guided_step: {name} is {tensor.dtype}; it must be {wide} (only eps may be narrower)")
     if row_start.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_row_start(row_start.tolist(), eps.shape[0])
+        _check_row_start(row_start.tolist(), rows)
 
 
 def check_group_norm_silu(
