@@ -1,0 +1,113 @@
+"""`ip2p-fast bench`: measure, and draw the documents' tables from what was measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from typer.core import TyperGroup
+
+from ip2p_fast.errors import BadInput
+
+from .results import Results, write_results
+from .table import RESULTS, ROOT, check_tables, write_tables
+
+_TRIALS = Path("out/bench")
+
+
+class _MeasureByDefault(TyperGroup):
+    """`bench cpu-pocket` is `bench run cpu-pocket`: names of benchmarks need no word before them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = args and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if known else ["run", *args])
+
+
+app = typer.Typer(cls=_MeasureByDefault, add_completion=False, rich_markup_mode=None)
+
+
+@app.callback()
+def _bench() -> None:
+    """Measure speed and memory beside diffusers: `bench [NAMES]`, of no names all that this machine can run."""
+
+
+@app.command("run")
+def run(
+    names: Annotated[list[str] | None, typer.Argument(help="Names of results files, as cpu-pocket.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny sizes: shows that it runs; its figures mean nothing.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for NAME.json.", show_default="benchmarks/results, or out/bench")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The pocket model: pocket, or a folder.")] = "pocket",
+) -> None:
+    """Measure, and write each benchmark's results as soon as it is done."""
+    from .bench import Bench
+    from .suites import chosen, device_of
+
+    suites = chosen(names or [], quick)
+    folder = out or (_TRIALS if quick else RESULTS)
+    if quick and folder.resolve() == RESULTS:
+        raise BadInput(f"--quick would overwrite real figures in {folder}: give another folder with --out")
+    _quiet_libraries()
+    written: dict[str, Results] = {}
+    with _progress() as watch:
+        for suite in suites:
+            bench = Bench(quick, device_of(suite), model, watch)
+            rows = suite.run(bench)
+            rerun = f"ip2p-fast bench {suite.name}"
+            written[suite.name] = write_results(folder / f"{suite.name}.json", rows, rerun, quick)
+    Console().print(_summary(written))
+    print(folder)
+
+
+@app.command("table")
+def table() -> None:
+    """Redraw the tables of README.md and docs/benchmarks.md from benchmarks/results."""
+    for path in write_tables(ROOT, RESULTS):
+        print(path)
+
+
+@app.command("check")
+def check() -> None:
+    """Fail if a table and the results files differ."""
+    check_tables(ROOT, RESULTS)
+
+
+def _summary(written: dict[str, Results]) -> Table:
+    found = Table("id", "value", "unit", "target", "met")
+    for results in written.values():
+        for row in results.rows:
+            target = "" if row.target is None else f"{row.target:g}"
+            met = {None: "", True: "yes", False: "no"}[row.met]
+            found.add_row(row.id, f"{row.value:.4g}", row.unit, target, met)
+    return found
+
+
+def _quiet_libraries() -> None:
+    """Their advice on loading models would tear the progress bar."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    logging.getLogger("torch").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr that goes when it is done; nothing where stderr is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)

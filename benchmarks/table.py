@@ -1,0 +1,118 @@
+"""The tables of the documents, drawn from the results files: README.md shows what has a target, docs/benchmarks.md all.
+
+A document says where its table goes with the two marker lines; everything between them is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ip2p_fast.errors import BadInput
+
+from .results import Results, Row, read_results
+
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().with_name("results")
+README, FULL = Path("README.md"), Path("docs/benchmarks.md")
+
+
+def write_tables(root: Path, results: Path) -> list[Path]:
+    """Redraws the tables of the documents under `root` and returns those that changed. Raises BadInput as `drawn`."""
+    changed = []
+    for path, text in drawn(root, results).items():
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+def check_tables(root: Path, results: Path) -> None:
+    """Raises BadInput if a document's table is not what its results files give, or as `drawn`."""
+    texts = drawn(root, results)
+    if old := [str(path) for path, text in texts.items() if path.read_text(encoding="utf-8") != text]:
+        raise BadInput(f"{', '.join(old)} and {results} differ: run ip2p-fast bench table")
+
+
+def drawn(root: Path, results: Path) -> dict[Path, str]:
+    """Every document under `root` as it should be.
+
+    Raises BadInput for a results file that is faulty or of a quick trial, a document without the markers, or none.
+    """
+    files = {path.stem: read_results(path) for path in sorted(results.glob("*.json"))}
+    if trials := [name for name, found in files.items() if found.quick]:
+        raise BadInput(f"{', '.join(trials)} in {results}: the figures of a --quick trial mean nothing; remove it")
+    tables = {README: targets_table(files), FULL: full_tables(files)}
+    documents = {root / path: table for path, table in tables.items() if (root / path).exists()}
+    if not documents:
+        raise BadInput(f"{root} has neither {README} nor {FULL}: run this in a checkout of ip2p-fast")
+    return {path: _between_markers(path, table) for path, table in documents.items()}
+
+
+def targets_table(files: Mapping[str, Results]) -> str:
+    """One table of the rows that have a target, with the machines and commits they were measured on below it."""
+    rows = [row for found in files.values() for row in found.rows if row.target is not None]
+    if not rows:
+        return "No figure with a target has been measured yet."
+    lines = ["| figure | measured | target | met |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        lines.append(
+            f"| {_title(row)} | {_value(row, row.value)} | {_target(row)} | {'yes' if row.met else '**no**'} |"
+        )
+    return "\n".join(lines)
+
+
+def full_tables(files: Mapping[str, Results]) -> str:
+    """A section a results file: every row with its spread, then the machine, the commit and how to run it again."""
+    return "\n\n".join(_section(name, found) for name, found in files.items()) or "Nothing has been measured yet."
+
+
+def _section(name: str, found: Results) -> str:
+    lines = [f"### {name}", "", "| figure | id | measured | p20 to p80 | target |", "| --- | --- | --- | --- | --- |"]
+    for row in found.rows:
+        target = f"{_target(row)} ({'met' if row.met else '**not met**'})" if row.target is not None else ""
+        lines.append(f"| {_title(row)} | `{row.id}` | {_value(row, row.value)} | {_spread(row)} | {target} |")
+    machine = ", ".join(f"{key} {_plain(value)}" for key, value in found.machine.items() if value is not None)
+    versions = ", ".join(f"{key} {value}" for key, value in found.versions.items() if value != "absent")
+    lines += ["", f"Measured {found.created[:10]} at {found.commit or 'an unknown commit'} on: {machine}.", ""]
+    lines += [f"Versions: {versions}."]
+    if found.rerun:
+        lines += ["", f"Again: `{found.rerun}`"]
+    return "\n".join(lines)
+
+
+def _between_markers(path: Path, table: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise BadInput(f"{path} needs one line {BEGIN} and, below it, one line {END}: the table goes between them")
+    return f"{text[: text.index(BEGIN)]}{BEGIN}\n{table}\n{text[text.index(END) :]}"
+
+
+def _title(row: Row) -> str:
+    return str(row.detail.get("what", row.id)).replace("|", "\\|")
+
+
+def _target(row: Row) -> str:
+    return f"{'at least' if row.better == 'higher' else 'at most'} {_value(row, row.target)}"
+
+
+def _spread(row: Row) -> str:
+    """Only where p20 and p80 are of the row's own value: a row in edits/s may detail the seconds of a call."""
+    low, high = row.detail.get("p20"), row.detail.get("p80")
+    return "" if low is None or high is None else f"{_value(row, low)} to {_value(row, high)}"
+
+
+def _value(row: Row, value: float | None) -> str:
+    if value is None:
+        return ""
+    if row.unit == "share":
+        return f"{100 * value:.1f}%"
+    return f"{_plain(value)}{'x' if row.unit == 'x' else f' {row.unit}'}"
+
+
+def _plain(value: object) -> str:
+    """Three significant digits, never as a power of ten."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
