@@ -37,6 +37,7 @@ def train_pocket(
     minutes: Annotated[
         float | None, typer.Option(help="Train each stage this long.", show_default="the size's steps")
     ] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the UNet: faster after minutes.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of weights, batches and noise.")] = 0,
     as_json: Annotated[bool, _JSON] = False,
@@ -51,7 +52,15 @@ def train_pocket(
     figures: dict[str, float] = {}
     with _bar() as watch:
         work = Work(
-            row, out, model or out / f"{size}-model", _device(device), seed, resume=resume, minutes=minutes, watch=watch
+            size=row,
+            runs=out,
+            model=model or out / f"{size}-model",
+            device=_device(device),
+            seed=seed,
+            resume=resume,
+            minutes=minutes,
+            compile=compile,
+            watch=watch,
         )
         for name in STAGES if stage == "all" else (stage,):
             figures |= train_stage(name, work)
@@ -68,20 +77,27 @@ def evaluate_pocket(
     record: Annotated[
         Path | None, typer.Option(help="Also measure the components, and write a results file here.")
     ] = None,
+    document: Annotated[Path | None, typer.Option(help="With --record: redraw this document's table from it.")] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """How many edits of held-out scenes do what was asked, and keep all else."""
     from ip2p_fast import Editor
 
     from .pocket.evaluate import evaluate
-    from .pocket.record import write_results
+    from .pocket.record import draw_table
+    from .pocket.record import record as write_record
+
+    if document is not None and record is None:
+        raise BadInput("--document needs --record: a table is drawn from a results file")
 
     with _bar() as watch:
         editor = Editor.from_pretrained(model)
         scales = {"text_guidance": text_guidance, "image_guidance": image_guidance, "steps": steps}
         report = evaluate(editor, limit, scales, lambda done: watch("edits", done / limit, f"{done} of {limit}"))
         if record is not None:
-            write_results(record, editor, report)
+            write_record(record, editor, report)
+            if document is not None:
+                draw_table(document, record)
     _print(report.as_json(), as_json)
 
 

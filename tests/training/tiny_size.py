@@ -11,6 +11,7 @@ TINY = replace(
     name="tiny",
     pixels=16,
     pairs=8,
+    unet_pairs=6,
     vae_widths=(16, 32, 32),
     unet_widths=(32, 64),
     unet_attention=(False, True),

@@ -1,17 +1,14 @@
-"""The pocket model's results file: every figure that is claimed of it, with its target."""
+"""The pocket model's results file, and the table of docs/pocket.md that is drawn from it."""
 
 from __future__ import annotations
 
-import datetime
-import json
-import os
-import platform
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ip2p_fast import Editor
+from ip2p_fast.benchmarks.results import Row, read_results, write_results
+from ip2p_fast.benchmarks.table import full_tables
+from ip2p_fast.errors import BadInput
 
 from .data import draw_pairs
 from .evaluate import Report
@@ -19,13 +16,24 @@ from .figures import clip_figures, reader_figures, vae_figures
 from .reader import load_reader
 from .stages import HELD_OUT, load_clip, load_vae
 
-# the issue's bars for a model trained on a CPU, the reader's own, and those a component ships at
+BEGIN, END = "<!-- pocket:begin -->", "<!-- pocket:end -->"
+
+# Bars: the edits' for a model trained on a CPU, the reader's for every attribute, the autoencoder's to ship at all.
 _TARGETS = {"target_success": 0.80, "preservation": 0.80, "vae_psnr_db": 28.0, "reader.": 0.99}
-_MEASURED_WITH = ("torch", "diffusers", "transformers", "numpy", "pillow")
+_WHAT = {
+    "target_success": "edits whose asked attribute reads its new value",
+    "preservation": "edits that keep every other attribute",
+    "both": "edits that do both",
+    "psnr_db": "PSNR of an edit to its ground truth",
+    "vae_psnr_db": "PSNR of a picture through the autoencoder",
+    "clip_retrieval": "pictures whose own caption CLIP finds among 256",
+    "reader.": "renders whose {} is read right",
+    "reader_decoded.": "renders through the autoencoder whose {} is read right",
+}
 
 
-def write_results(path: Path, editor: Editor, report: Report) -> None:
-    """Measures the components of the editor's model on held-out pairs and writes them with the report (schema 1)."""
+def record(path: Path, editor: Editor, report: Report) -> None:
+    """Measures the components of the editor's model on held-out pairs and writes them with the report."""
     folder = Path(editor.model_path)
     reader, vae = load_reader(folder / "reader"), load_vae(folder)
     held_out = draw_pairs("held-out", HELD_OUT, reader.pixels)
@@ -38,41 +46,41 @@ def write_results(path: Path, editor: Editor, report: Report) -> None:
         **clip_figures(*load_clip(folder), held_out),
         **reader_figures(reader, vae, held_out),
     }
-    detail = {"target_success": {"edits": report.edits, "defaults": editor.backend.info.defaults, **report.by_kind}}
-    content = {
-        "schema": 1,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _MEASURED_WITH}},
-        "rerun": f"ip2p-fast evaluate pocket --limit {report.edits} --record {path.as_posix()}",
-        "rows": [_row(name, value, detail.get(name, {})) for name, value in figures.items()],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    settings = {"edits": report.edits, "settings": dict(editor.backend.info.defaults), "by_kind": report.by_kind}
+    rows = [_row(name, value, settings if name in vars(report) else {}) for name, value in figures.items()]
+    write_results(path, rows, rerun=f"ip2p-fast evaluate pocket --limit {report.edits} --record {path.as_posix()}")
 
 
-def _row(name: str, value: float, detail: dict[str, Any]) -> dict[str, Any]:
-    target = next((bar for start, bar in _TARGETS.items() if name.startswith(start)), None)
-    return {
-        "id": f"pocket.{name}",
-        "value": round(value, 4),
-        "unit": "dB" if name.endswith("_db") else "share",
-        "better": "higher",
-        "target": target,
-        "detail": detail,
-    }
+def draw_table(document: Path, results: Path) -> None:
+    """Redraws the table between the marker lines of a document.
+
+    Raises:
+        BadInput: the document lacks the markers, or the results file is faulty.
+    """
+    text = document.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise BadInput(f"{document} needs one line {BEGIN} and one line {END}: the table goes between them")
+    found = read_results(results)
+    table = f"{full_tables({results.stem: found})}\n\n{_kinds(found.rows)}"
+    document.write_text(f"{text[: text.index(BEGIN)]}{BEGIN}\n{table}\n{text[text.index(END) :]}", encoding="utf-8")
 
 
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+def _row(name: str, value: float, detail: dict[str, Any]) -> Row:
+    def of(table: dict[str, Any]) -> Any:
+        return next((entry for start, entry in table.items() if name.startswith(start)), None)
+
+    what = str(of(_WHAT)).format(name.rpartition(".")[2])
+    unit = "dB" if name.endswith("_db") else "share"
+    return Row(f"pocket.{name}", value, unit, "higher", of(_TARGETS), {"what": what, **detail})
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+def _kinds(rows: tuple[Row, ...]) -> str:
+    detail = next(row.detail for row in rows if row.id == "pocket.target_success")
+    lines = [
+        "| kind of edit | edits | as asked | rest kept | both | PSNR, dB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind, found in detail["by_kind"].items():
+        shares = " | ".join(f"{found[name]:.0%}" for name in ("target_success", "preservation", "both"))
+        lines.append(f"| {kind} | {found['edits']} | {shares} | {found['psnr_db']:.1f} |")
+    return "\n".join(lines)

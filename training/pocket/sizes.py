@@ -22,14 +22,15 @@ class Stage:
 class Size:
     """One row: picture side in pixels, pairs to render, the networks' widths from fine to coarse, and their training.
 
-    The autoencoder halves the side once less than it has widths. `unet_attention` says at which levels the UNet attends
-    to the text (and to itself). The guidance scales are those that `ip2p-fast evaluate pocket` found best for the
-    trained model.
+    The first `unet_pairs` of the pairs are encoded for the UNet; the other stages see all. The autoencoder halves
+    the side once less than it has widths. `unet_attention` says at which levels the UNet attends to the text (and to
+    itself). The guidance scales are those that `ip2p-fast evaluate pocket` found best for the trained model.
     """
 
     name: str
     pixels: int
     pairs: int
+    unet_pairs: int
     vae_widths: tuple[int, ...]
     unet_widths: tuple[int, ...]
     unet_attention: tuple[bool, ...]
@@ -55,6 +56,7 @@ SIZES = {
             name="cpu64",
             pixels=64,
             pairs=40_960,
+            unet_pairs=24_576,
             vae_widths=(32, 64, 128),
             unet_widths=(64, 128, 192),
             unet_attention=(False, True, True),
@@ -63,12 +65,13 @@ SIZES = {
             vae=Stage(steps=4_000, batch=16, learning_rate=1e-3),
             reader=Stage(steps=1_200, batch=64, learning_rate=2e-3),
             clip=Stage(steps=1_200, batch=128, learning_rate=1e-3),
-            unet=Stage(steps=10_000, batch=32, learning_rate=6e-4, warmup=300),
+            unet=Stage(steps=5_000, batch=32, learning_rate=8e-4, warmup=200),
         ),
         Size(
             name="gpu128",
             pixels=128,
             pairs=24_576,
+            unet_pairs=24_576,
             vae_widths=(32, 64, 128, 128),
             unet_widths=(64, 128, 192),
             unet_attention=(False, True, True),
@@ -83,6 +86,7 @@ SIZES = {
             name="gpu256",
             pixels=256,
             pairs=16_384,
+            unet_pairs=16_384,
             vae_widths=(32, 64, 128, 128),
             unet_widths=(64, 128, 192),
             unet_attention=(False, True, True),

@@ -45,6 +45,7 @@ class Work:
     seed: int = 0
     resume: bool = False
     minutes: float | None = None
+    compile: bool = False
     watch: Callable[[str, float, str], None] = lambda stage, done, line: None
 
     def run(self, stage: str) -> Run:
@@ -60,6 +61,7 @@ class Work:
             seed=self.seed,
             resume=self.resume,
             minutes=self.minutes,
+            compile=self.compile,
             report=report,
         )
 
@@ -126,7 +128,7 @@ def _latents(work: Work) -> dict[str, float]:
         work.watch("latents", done / count, f"pair {done} of {count}")
 
     encoder, vae = text_tower(clip), load_vae(work.model, work.device)
-    data = prepare_latents(_pairs(work), vae, encoder, tokenizer, work.seed, advance)
+    data = prepare_latents(_pairs(work, work.size.unet_pairs), vae, encoder, tokenizer, work.seed, advance)
     torch.save(vars(data), _latents_file(work))
     return {"instructions": float(len(data.contexts))}
 
@@ -155,8 +157,8 @@ def _latents_file(work: Work) -> Path:
     return work.runs / f"{work.size.name}-latents.pt"
 
 
-def _pairs(work: Work) -> Pairs:
-    return load_pairs(work.runs / "data", "train", work.size.pixels, work.size.pairs)
+def _pairs(work: Work, count: int | None = None) -> Pairs:
+    return load_pairs(work.runs / "data", "train", work.size.pixels, count or work.size.pairs)
 
 
 def _held_out(work: Work) -> Pairs:
