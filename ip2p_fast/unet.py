@@ -31,7 +31,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         channels, time_dim = config.channels, 4 * config.channels[0]
-        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(channels[0], time_dim)
         parts = _Parts(config, time_dim, linear_projection)
 
@@ -55,7 +55,7 @@ class UNet(nn.Module):
             self.up_blocks.append(Block(parts, level, inputs, up=level > 0))
 
         self.conv_norm_out = GroupNorm(config.norm_groups, channels[0], config.norm_eps)
-        self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(channels[0], config.out_channels, 3, padding=1)
 
     @classmethod
     def load(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> UNet:
@@ -70,8 +70,20 @@ class UNet(nn.Module):
         for module in unet.modules():
             if isinstance(module, (SelfAttention, Transformer)):
                 module.fuse_projections()
+        unet.fuse_time_projections()
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from PyTorch's stubs
         return unet.requires_grad_(False).eval()
+
+    def fuse_time_projections(self) -> None:
+        """Puts the time projections of all resnets, which read the same embedding, into one layer."""
+        blocks = [*self.down_blocks, self.mid_block, *self.up_blocks]
+        layers = [resnet.time_emb_proj for block in blocks for resnet in block.resnets]
+        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        self.time_projection = _linear(weight, bias)
+        self.shift_widths = [layer.out_features for layer in layers]
+        for block in blocks:
+            for resnet in block.resnets:
+                del resnet.time_emb_proj
 
     @property
     def dtype(self) -> torch.dtype:
@@ -85,15 +97,15 @@ class UNet(nn.Module):
         """latents [R, in_channels, h, w]; timesteps [R]; text: keys and values of R rows a layer -> [R, out, h, w]"""
         layers = iter(text)
         x = latents.to(dtype=self.dtype, memory_format=torch.channels_last)
-        # Every resnet takes silu of the embedding first: once for all.
         time = F.silu(self.time_embedding(timesteps, self.dtype))
+        shifts = iter(self.time_projection(time).split(self.shift_widths, dim=1))  # [R, out] a resnet, in order
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
-            x = block(x, time, layers, skips_out=skips)
-        x = self.mid_block(x, time, layers)
+            x = block(x, shifts, layers, skips_out=skips)
+        x = self.mid_block(x, shifts, layers)
         for block in self.up_blocks:
-            x = block(x, time, layers, skips_in=skips)
+            x = block(x, shifts, layers, skips_in=skips)
         return self.conv_out(self.conv_norm_out(x, silu=True))
 
 
@@ -126,13 +138,13 @@ class Block(nn.Module):
             self.upsamplers = nn.ModuleList([Sampler(width, stride=1)])
 
     def forward(
-        self, x: Tensor, time: Tensor, layers: Any, skips_in: list[Tensor] | None = None, skips_out: list | None = None
+        self, x: Tensor, shifts: Any, layers: Any, skips_in: list[Tensor] | None = None, skips_out: list | None = None
     ) -> Tensor:
         attentions = getattr(self, "attentions", [None] * len(self.resnets))
         for resnet, attention in zip(self.resnets, attentions, strict=True):
             if skips_in is not None:
                 x = torch.cat([x, skips_in.pop()], dim=1)
-            x = resnet(x, time)
+            x = resnet(x, next(shifts))
             if attention is not None:
                 x = attention(x, layers)
             if skips_out is not None:
@@ -153,10 +165,10 @@ class MidBlock(nn.Module):
         self.resnets = nn.ModuleList([parts.resnet(level, width) for _ in range(2)])
         self.attentions = nn.ModuleList([parts.transformer(level)])
 
-    def forward(self, x: Tensor, time: Tensor, layers: Any) -> Tensor:
-        x = self.resnets[0](x, time)
+    def forward(self, x: Tensor, shifts: Any, layers: Any) -> Tensor:
+        x = self.resnets[0](x, next(shifts))
         x = self.attentions[0](x, layers)
-        return self.resnets[1](x, time)
+        return self.resnets[1](x, next(shifts))
 
 
 class Sampler(nn.Module):
@@ -164,7 +176,7 @@ class Sampler(nn.Module):
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1)
+        self.conv = Conv2d(channels, channels, 3, stride=stride, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
@@ -174,17 +186,17 @@ class ResnetBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, time_dim: int, groups: int, eps: float) -> None:
         super().__init__()
         self.norm1 = GroupNorm(groups, in_channels, eps)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.time_emb_proj = nn.Linear(time_dim, out_channels)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time_emb_proj = Linear(time_dim, out_channels)
         self.norm2 = GroupNorm(groups, out_channels, eps)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """x [R, in, H, W]; time [R, time_dim], after its silu -> [R, out, H, W]"""
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+        """x [R, in, H, W]; shift [R, out], the projection of the time embedding -> [R, out, H, W]"""
         h = self.conv1(self.norm1(x, silu=True))
-        h = self.conv2(self.norm2(h, silu=True, shift=self.time_emb_proj(time)))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        h = self.norm2(h, silu=True, shift=shift)
+        return self.conv2(h, x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
 class Transformer(nn.Module):
@@ -195,8 +207,8 @@ class Transformer(nn.Module):
         width, heads = config.channels[level], config.heads[level]
         if width % heads:
             raise ModelError(f"UNet config: {width} channels do not divide into {heads} heads")
-        self.proj_in = nn.Linear(width, width) if linear_projection else nn.Conv2d(width, width, 1)
-        self.proj_out = nn.Linear(width, width) if linear_projection else nn.Conv2d(width, width, 1)
+        self.proj_in = Linear(width, width) if linear_projection else Conv2d(width, width, 1)
+        self.proj_out = Linear(width, width) if linear_projection else Conv2d(width, width, 1)
         self.norm = GroupNorm(config.norm_groups, width, eps=1e-6)
         self.transformer_blocks = nn.ModuleList(
             [TransformerBlock(width, heads, config.context_dim) for _ in range(config.transformer_depth)]
@@ -208,12 +220,13 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, layers: Any) -> Tensor:
         rows, channels, height, width = x.shape
-        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(rows, height * width, channels)  # [R, HW, C]
+        residual = x.permute(0, 2, 3, 1).reshape(rows, height * width, channels)  # [R, HW, C]
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(rows, height * width, channels)
         tokens = self.proj_in(tokens)
         for block in self.transformer_blocks:
             tokens = block(tokens, next(layers))
-        tokens = self.proj_out(tokens)
-        return x + tokens.view(rows, height, width, channels).permute(0, 3, 1, 2)  # [R, C, H, W], channels-last
+        tokens = self.proj_out(tokens, residual)
+        return tokens.view(rows, height, width, channels).permute(0, 3, 1, 2)  # [R, C, H, W], channels-last
 
 
 class TransformerBlock(nn.Module):
@@ -227,19 +240,19 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(width)
 
     def forward(self, tokens: Tensor, text: KeysValues) -> Tensor:
-        tokens = tokens + self.attn1(self.norm1(tokens))
-        tokens = tokens + self.attn2(self.norm2(tokens), text)
-        return tokens + self.ff(self.norm3(tokens))
+        tokens = self.attn1(self.norm1(tokens), residual=tokens)
+        tokens = self.attn2(self.norm2(tokens), text, residual=tokens)
+        return self.ff(self.norm3(tokens), residual=tokens)
 
 
 class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(width, width, bias=False)
-        self.to_v = nn.Linear(width, width, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.to_q = Linear(width, width, bias=False)
+        self.to_k = Linear(width, width, bias=False)
+        self.to_v = Linear(width, width, bias=False)
+        self.to_out = nn.ModuleList([Linear(width, width)])
 
     def fuse_projections(self) -> None:
         """Puts the three projections into one matrix: one product reads the tokens once."""
@@ -247,26 +260,26 @@ class SelfAttention(nn.Module):
         self.to_qkv = _linear(weight, bias=None)
         del self.to_q, self.to_k, self.to_v
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, residual: Tensor) -> Tensor:
         q, k, v = (_split_heads(part, self.heads) for part in self.to_qkv(tokens).chunk(3, dim=-1))
-        return self.to_out[0](_attend(q, k, v))
+        return self.to_out[0](_attend(q, k, v), residual)
 
 
 class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, context_dim: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(context_dim, width, bias=False)
-        self.to_v = nn.Linear(context_dim, width, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.to_q = Linear(width, width, bias=False)
+        self.to_k = Linear(context_dim, width, bias=False)
+        self.to_v = Linear(context_dim, width, bias=False)
+        self.to_out = nn.ModuleList([Linear(width, width)])
 
     def keys_values(self, context: Tensor) -> KeysValues:
         """context [contexts, tokens, context_dim] -> two of [contexts, heads, tokens, head_dim]"""
         return _split_heads(self.to_k(context), self.heads), _split_heads(self.to_v(context), self.heads)
 
-    def forward(self, tokens: Tensor, text: KeysValues) -> Tensor:
-        return self.to_out[0](_attend(_split_heads(self.to_q(tokens), self.heads), *text))
+    def forward(self, tokens: Tensor, text: KeysValues, residual: Tensor) -> Tensor:
+        return self.to_out[0](_attend(_split_heads(self.to_q(tokens), self.heads), *text), residual)
 
 
 class FeedForward(nn.Module):
@@ -274,20 +287,36 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+        self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), Linear(4 * width, width)])
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.net[2](self.net[0](tokens))
+    def forward(self, tokens: Tensor, residual: Tensor) -> Tensor:
+        return self.net[2](self.net[0](tokens), residual)
 
 
 class GEGLU(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, 2 * inner)
+        self.proj = Linear(width, 2 * inner)
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden, gate = self.proj(tokens).chunk(2, dim=-1)
         return hidden * F.gelu(gate)
+
+
+class Linear(nn.Linear):
+    """A linear layer that can add a residual."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y = super().forward(x)
+        return y if residual is None else y + residual
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that can add a residual."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y = super().forward(x)
+        return y if residual is None else y + residual
 
 
 class GroupNorm(nn.Module):
@@ -307,8 +336,8 @@ class TimestepEmbedding(nn.Module):
     def __init__(self, width: int, time_dim: int) -> None:
         super().__init__()
         self.width = width
-        self.linear_1 = nn.Linear(width, time_dim)
-        self.linear_2 = nn.Linear(time_dim, time_dim)
+        self.linear_1 = Linear(width, time_dim)
+        self.linear_2 = Linear(time_dim, time_dim)
 
     def forward(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
         """timesteps [R], may be fractional -> [R, time_dim] dtype"""
@@ -319,16 +348,16 @@ class TimestepEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(sinusoids)))
 
 
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
+    layer = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
         layer.bias = nn.Parameter(bias, requires_grad=False)
     return layer
 
 
-def _as_linear(layer: nn.Linear | nn.Conv2d) -> nn.Linear:
-    return layer if isinstance(layer, nn.Linear) else _linear(layer.weight.detach().flatten(1), layer.bias)
+def _as_linear(layer: Linear | Conv2d) -> Linear:
+    return layer if isinstance(layer, Linear) else _linear(layer.weight.detach().flatten(1), layer.bias)
 
 
 def _split_heads(tokens: Tensor, heads: int) -> Tensor:
