@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,13 +50,14 @@ def run(
 ) -> None:
     """Measure, and write each benchmark's results as soon as it is done."""
     from .bench import Bench
+    from .quiet import quiet_libraries
     from .suites import chosen, device_of
 
     suites = chosen(names or [], quick)
     folder = out or (_TRIALS if quick else RESULTS)
     if quick and folder.resolve() == RESULTS:
         raise BadInput(f"--quick would overwrite real figures in {folder}: give another folder with --out")
-    _quiet_libraries()
+    quiet_libraries()
     written: dict[str, Results] = {}
     with _progress() as watch:
         for suite in suites:
@@ -90,17 +90,6 @@ def _summary(written: dict[str, Results]) -> Table:
             met = {None: "", True: "yes", False: "no"}[row.met]
             found.add_row(row.id, f"{row.value:.4g}", row.unit, target, met)
     return found
-
-
-def _quiet_libraries() -> None:
-    """Their advice on loading models would tear the progress bar."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-    logging.getLogger("torch").setLevel(logging.ERROR)
 
 
 @contextmanager

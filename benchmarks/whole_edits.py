@@ -48,6 +48,9 @@ def diffusers_pipeline(model: str | Path, settings: Settings, dtype: str) -> Cal
 
     dtype: "float32" or "bfloat16".
     """
+    from .quiet import quiet_libraries
+
+    quiet_libraries()
     import torch
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_instruct_pix2pix import (
         StableDiffusionInstructPix2PixPipeline,
