@@ -1,0 +1,67 @@
+"""The pocket model as it is shipped."""
+
+import json
+
+import numpy as np
+import pytest
+from diffusers import StableDiffusionInstructPix2PixPipeline
+from PIL import Image
+
+from ip2p_fast import Editor
+from ip2p_fast.checkpoints import POCKET
+from ip2p_fast.training.pocket.data import draw_pairs
+from ip2p_fast.training.pocket.evaluate import evaluate
+from ip2p_fast.training.pocket.reader import accuracy, load_reader
+from ip2p_fast.training.pocket.sheet import EDITS, draw_sheet, first_of_each_kind
+from ip2p_fast.training.pocket.split import KINDS
+from ip2p_fast.training.pocket.stages import HELD_OUT
+
+# held-out pairs that no figure of the results file was measured on
+FRESH = 100
+
+
+@pytest.fixture(scope="module")
+def editor():
+    return Editor.from_pretrained("pocket", device="cpu", dtype="float32")
+
+
+def test_the_reader_reads_every_attribute_of_fresh_held_out_renders():
+    reader = load_reader(POCKET / "reader")
+    pairs = draw_pairs("held-out", HELD_OUT + FRESH, reader.pixels)
+    labels = pairs.labels[-FRESH:].reshape(2 * FRESH, -1)
+    shares = accuracy(reader, pairs.pictures()[-2 * FRESH :], labels)
+    # 99% of 200, with room for two standard deviations of such a sample
+    assert {name: share for name, share in shares.items() if share < 0.975} == {}
+    assert np.mean(list(shares.values())) >= 0.99
+
+
+def test_everything_ships_within_forty_megabytes():
+    assert sum(file.stat().st_size for file in POCKET.rglob("*") if file.is_file()) <= 40e6
+
+
+def test_diffusers_own_pipeline_loads_the_folder_and_edits():
+    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(POCKET)
+    pipeline.set_progress_bar_config(disable=True)
+    size = json.loads((POCKET / "defaults.json").read_text())["size"]
+    picture = Image.fromarray(draw_pairs("held-out", 1, size).pixels[0, 0])
+    assert pipeline("make it night", image=picture, num_inference_steps=2).images[0].size == (size, size)
+
+
+def test_edits_follow_the_instruction_more_often_than_not(editor):
+    report = evaluate(editor, 16)
+    assert report.edits == 16
+    assert report.target_success > 0.5 and report.preservation > 0.5
+
+
+def test_the_sheet_shows_the_first_edits_of_every_kind():
+    kinds = np.array([2, 0, 0, 1, 0, *range(len(KINDS)), *range(len(KINDS)), *range(len(KINDS))])
+    chosen = first_of_each_kind(kinds, EDITS)
+    assert len(chosen) == EDITS and chosen[:3] == [1, 2, 4]
+    assert set(kinds[chosen]) == set(range(len(KINDS)))
+
+
+@pytest.mark.slow
+def test_the_sheet_is_drawn(editor):
+    sheet = draw_sheet(editor)
+    assert sheet.width > sheet.height > 500
+    assert len(sheet.getcolors(maxcolors=1 << 24)) > 1000
