@@ -44,8 +44,11 @@ def publish_unet(unet: UNet2DConditionModel, folder: Path) -> None:
 def publish_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, size: Size, folder: Path) -> None:
     """Writes clip/ (both towers, how to feed it pictures), text_encoder/ (the very same text tower) and tokenizer/."""
     clip = _half(clip)
-    clip.save_pretrained(folder / "clip")
-    text_tower(clip).save_pretrained(folder / "text_encoder")
+    for name, part in (("clip", clip), ("text_encoder", text_tower(clip))):
+        part.save_pretrained(folder / name)
+        # without this, transformers would load fp16 next to diffusers' fp32, and the pipeline would not run
+        config = json.loads((folder / name / "config.json").read_text(encoding="utf-8"))
+        _write(folder / name / "config.json", config | {"dtype": "float32"})
     save_tokenizer(tokenizer, folder / "tokenizer")
     side = {"height": size.pixels, "width": size.pixels}
     feed = {
