@@ -97,7 +97,10 @@ def test_the_same_step_has_the_same_loss(data):
 def test_dropout_is_drawn_after_the_noise_and_only_once(seen, data):
     """Which samples are dropped can be told from the generator alone: one draw for text and image."""
     rng = step_generator(0, 0)
-    for draw in (lambda: torch.randint(PAIRS, (BATCH,), generator=rng), lambda: torch.randint(2, (BATCH,), generator=rng)):
+    for draw in (
+        lambda: torch.randint(PAIRS, (BATCH,), generator=rng),
+        lambda: torch.randint(2, (BATCH,), generator=rng),
+    ):
         draw()
     torch.randint(3, (BATCH,), generator=rng)
     torch.randn(BATCH, 4, 4, 4, generator=rng)

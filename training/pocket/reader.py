@@ -22,8 +22,8 @@ from .scene import ATTRIBUTES
 from .sizes import Size
 from .vae import as_tensor, reconstruct
 
-WIDTHS = (32, 64, 128, 192)
-_RECONSTRUCTED = 8192
+WIDTHS = (48, 96, 144, 192)
+_RECONSTRUCTED = 4096
 
 
 class Reader(nn.Module):
@@ -41,8 +41,8 @@ class Reader(nn.Module):
         for level in range(strides):
             width = widths[min(level, len(widths) - 1)]
             layers += [
-                *(nn.Conv2d(previous, width, 3, padding=1), nn.GroupNorm(16, width), nn.SiLU()),
-                *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.GroupNorm(16, width), nn.SiLU()),
+                *(nn.Conv2d(previous, width, 3, stride=2, padding=1), nn.GroupNorm(16, width), nn.SiLU()),
+                *(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(16, width), nn.SiLU()),
             ]
             previous = width
         self.features = nn.Sequential(*layers)

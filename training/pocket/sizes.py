@@ -63,7 +63,7 @@ SIZES = {
             text_width=128,
             patch=8,
             vae=Stage(steps=4_000, batch=16, learning_rate=1e-3),
-            reader=Stage(steps=1_200, batch=64, learning_rate=2e-3),
+            reader=Stage(steps=1_500, batch=64, learning_rate=2e-3),
             clip=Stage(steps=1_200, batch=128, learning_rate=1e-3),
             unet=Stage(steps=5_000, batch=32, learning_rate=8e-4, warmup=200),
         ),
@@ -96,6 +96,22 @@ SIZES = {
             reader=Stage(steps=1_500, batch=64, learning_rate=2e-3),
             clip=Stage(steps=1_500, batch=128, learning_rate=1e-3),
             unet=Stage(steps=20_000, batch=64, learning_rate=6e-4, warmup=300, ema=0.9995),
+        ),
+        # no model: every command and test in seconds
+        Size(
+            name="tiny",
+            pixels=16,
+            pairs=1_024,
+            unet_pairs=64,
+            vae_widths=(16, 32, 32),
+            unet_widths=(32, 64),
+            unet_attention=(False, True),
+            text_width=32,
+            patch=8,
+            vae=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
+            reader=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
+            clip=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
+            unet=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
         ),
     )
 }
