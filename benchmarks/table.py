@@ -51,10 +51,10 @@ def drawn(root: Path, results: Path) -> dict[Path, str]:
 
 
 def targets_table(files: Mapping[str, Results]) -> str:
-    """One table of the rows that have a target, with the machines and commits they were measured on below it."""
+    """One table of the rows that have a target; "" where nothing is measured yet."""
     rows = [row for found in files.values() for row in found.rows if row.target is not None]
     if not rows:
-        return "No figure with a target has been measured yet."
+        return ""
     lines = ["| figure | measured | target | met |", "| --- | --- | --- | --- |"]
     for row in rows:
         lines.append(
@@ -65,7 +65,7 @@ def targets_table(files: Mapping[str, Results]) -> str:
 
 def full_tables(files: Mapping[str, Results]) -> str:
     """A section a results file: every row with its spread, then the machine, the commit and how to run it again."""
-    return "\n\n".join(_section(name, found) for name, found in files.items()) or "Nothing has been measured yet."
+    return "\n\n".join(_section(name, found) for name, found in files.items())
 
 
 def _section(name: str, found: Results) -> str:
@@ -86,7 +86,8 @@ def _between_markers(path: Path, table: str) -> str:
     text = path.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise BadInput(f"{path} needs one line {BEGIN} and, below it, one line {END}: the table goes between them")
-    return f"{text[: text.index(BEGIN)]}{BEGIN}\n{table}\n{text[text.index(END) :]}"
+    lines = f"{table}\n" if table else ""
+    return f"{text[: text.index(BEGIN)]}{BEGIN}\n{lines}{text[text.index(END) :]}"
 
 
 def _title(row: Row) -> str:
