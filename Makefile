@@ -38,10 +38,16 @@ $(VENV)/.torch: constraints.txt
 	$(PIP) install -c constraints.txt setuptools wheel ninja pybind11 numpy torch
 	@touch $@
 
+# pip keeps the build's own line to itself
+WHAT_WAS_BUILT = $(BIN)/python -c "from ip2p_fast.build_info import build_info as b; \
+	print('kernels: extension {extension} ({why})'.format(**b()))"
+
 $(VENV)/.runtime: $(VENV)/.torch $(SOURCES)
 	$(PIP) install -c constraints.txt --no-build-isolation -e ".[torch]"
+	@$(WHAT_WAS_BUILT)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev]"
+	@$(WHAT_WAS_BUILT)
 	@touch $@ $(VENV)/.runtime

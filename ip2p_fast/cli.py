@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        message, status = _described(error)
+        message, status = _described(error, argv[0] if argv else "")
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return status
 
@@ -101,12 +101,15 @@ def _other_command(name: str) -> Any:
         if (error.name or "").startswith("ip2p_fast"):
             command = _refusal(f"this installation of ip2p-fast has no {name} (there is no module {error.name})")
         else:
-            extra = _EXTRAS.get(name, name)
-            command = _refusal(f'ip2p-fast {name} needs {error.name}: pip install "ip2p-fast[{extra}]"')
+            command = _refusal(_needs(name, error))
     except Exception as error:  # installed but broken: the cause is what helps
         command = _refusal(f"ip2p-fast {name} cannot start: {type(error).__name__}: {error}")
     command.name = name
     return command
+
+
+def _needs(command: str, error: ModuleNotFoundError) -> str:
+    return f'ip2p-fast {command} needs {error.name}: pip install "ip2p-fast[{_EXTRAS.get(command, command)}]"'
 
 
 def _refusal(reason: str) -> Any:
@@ -119,13 +122,15 @@ def _refusal(reason: str) -> Any:
     return typer.main.get_command(refusing)
 
 
-def _described(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit status."""
+def _described(error: Exception, command: str) -> tuple[str, int]:
+    """What to say of an error of a command, and the exit status."""
     if isinstance(error, (BadInput, MissingExtra)):
         return str(error), 2
+    if isinstance(error, ModuleNotFoundError) and command in _EXTRAS:
+        return _needs(command, error), 2
     if hasattr(error, "format_message"):  # a usage error, of click or of typer's own copy of it
-        command = getattr(getattr(error, "ctx", None), "command_path", "ip2p-fast")
-        return f"{error.format_message()} (see {command} --help)", 2
+        path = getattr(getattr(error, "ctx", None), "command_path", "ip2p-fast")
+        return f"{error.format_message()} (see {path} --help)", 2
     return f"{type(error).__name__}: {error} (--debug shows where)", 1
 
 
