@@ -8,7 +8,7 @@ from tiny_size import TINY
 
 from ip2p_fast.training.pocket.dropout import draw_dropout
 from ip2p_fast.training.pocket.loop import step_generator
-from ip2p_fast.training.pocket.unet import SCHEDULER, Latents, build_unet, changed_weight, diffusion_loss
+from ip2p_fast.training.pocket.unet import SCHEDULER, Latents, build_unet, changed_weight, diffusion_loss, draw_timesteps
 
 PAIRS, TEXTS, BATCH = 5, 7, 64
 
@@ -53,9 +53,13 @@ def test_a_dropped_text_is_the_empty_one(seen, data):
     assert 0 < sum(empty) < BATCH // 2
 
 
-def test_timesteps_cover_the_whole_schedule_evenly(seen):
-    steps = seen.timesteps.tolist()
-    assert all(i * 1000 // BATCH - 1 <= t <= (i + 1) * 1000 // BATCH for i, t in enumerate(steps))
+def test_timesteps_cover_the_schedule_with_a_density_that_grows_with_the_noise(seen):
+    drawn = draw_timesteps(100_000, 1000, torch.Generator().manual_seed(0))
+    assert drawn.min() < 10
+    assert drawn.max() == 999
+    # density 2t: the upper half holds three quarters
+    assert (drawn >= 500).float().mean() == pytest.approx(0.75, abs=0.001)
+    assert seen.timesteps.tolist() == sorted(seen.timesteps.tolist())
 
 
 def test_a_perfect_prediction_of_v_has_no_loss(data):

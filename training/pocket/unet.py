@@ -132,8 +132,7 @@ def diffusion_loss(unet: UNet2DConditionModel, data: Latents, batch: int) -> Cal
         backwards = torch.randint(2, (batch,), generator=rng)
         phrasing = torch.randint(data.texts.shape[2], (batch,), generator=rng)
         noise = torch.randn(batch, *latents.shape[2:], generator=rng).to(device)
-        # one timestep from each of `batch` equal parts: the loss varies less from step to step
-        timesteps = ((torch.arange(batch) + torch.rand(batch, generator=rng)) * (len(signal) / batch)).long().to(device)
+        timesteps = draw_timesteps(batch, len(signal), rng).to(device)
         no_text, no_image = draw_dropout(batch, rng)
 
         texts = data.texts[chosen, backwards, phrasing].masked_fill(no_text, 0)
@@ -147,6 +146,16 @@ def diffusion_loss(unet: UNet2DConditionModel, data: Latents, batch: int) -> Cal
         return (error * changed_weight(latents[chosen, 0], latents[chosen, 1], data.scale)).mean()
 
     return loss
+
+
+def draw_timesteps(count: int, steps: int, rng: torch.Generator) -> Tensor:
+    """int64 [count] in 0 .. steps - 1, with a density that grows in proportion to the timestep.
+
+    What an edit does is decided while there is much noise; the last, nearly clean steps are learnt with few samples. One
+    timestep comes from each of `count` parts of equal probability, so that the loss varies less from step to step.
+    """
+    quantile = (torch.arange(count) + torch.rand(count, generator=rng)) / count
+    return (quantile.sqrt() * steps).long().clamp_(max=steps - 1)
 
 
 def changed_weight(before: Tensor, after: Tensor, scale: float) -> Tensor:
