@@ -31,10 +31,10 @@ install() {
 
 run_tests() {
     [[ -e $out/gpu-tests.log ]] && return
-    timeout 240 "$python" -m pytest -m gpu -p no:cacheprovider 2>&1 | tee "$out/.gpu-tests.log"
+    timeout 240 "$python" -m pytest -m gpu -p no:cacheprovider --continue-on-collection-errors 2>&1 | tee "$out/gpu-tests-failed.log"
     local status=${PIPESTATUS[0]}
     # 5: there was no test to run
-    if ((status == 0 || status == 5)); then mv "$out/.gpu-tests.log" "$out/gpu-tests.log"; else return "$status"; fi
+    if ((status == 0 || status == 5)); then mv "$out/gpu-tests-failed.log" "$out/gpu-tests.log"; else return "$status"; fi
 }
 
 measure() {
