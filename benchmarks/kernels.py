@@ -1,7 +1,7 @@
 """The fused operators against the same arithmetic in eager PyTorch, and against a copy of as many bytes.
 
-`measure` returns the rows of a results file. As a pytest-benchmark file, for work on one kernel:
-pytest -o addopts= --benchmark-group-by=group benchmarks/kernels.py
+`measure` returns the rows of a results file. For work on one kernel, tests/benchmarks/test_kernel_speed.py runs the
+same contests under pytest-benchmark.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -112,12 +111,26 @@ def _rows(id: str, contest: Contest, timings: Mapping[str, Timing], target: floa
     faster, share = ratio(timings["eager"], ours), ratio(copy, ours)
     runs = kernels.status()["kernels"][contest.what.split(",")[0]]
     seconds = {name: timing.as_json() for name, timing in timings.items()}
-    detail = {"what": contest.what, "ran": runs, "seconds": seconds, "bytes": contest.bytes_moved}
+    detail = {"ran": runs, "seconds": seconds, "bytes": contest.bytes_moved}
     speed = contest.bytes_moved / ours.spread.p50 / 1e9
     ceiling = {"gb_per_s": speed, "memory_copy_gb_per_s": memory}
     return [
-        Row(f"{id}.vs_eager", faster.p50, "x", "higher", target, {**detail, **faster.as_json()}),
-        Row(f"{id}.of_copy", share.p50, "share", "higher", None, {**detail, **share.as_json(), **ceiling}),
+        Row(
+            f"{id}.vs_eager",
+            faster.p50,
+            "x",
+            "higher",
+            target,
+            {"what": f"{contest.what}, against eager PyTorch", **detail, **faster.as_json()},
+        ),
+        Row(
+            f"{id}.of_copy",
+            share.p50,
+            "share",
+            "higher",
+            None,
+            {"what": f"{contest.what}, share of a copy's speed", **detail, **share.as_json(), **ceiling},
+        ),
     ]
 
 
@@ -128,7 +141,8 @@ def _copy(bytes_moved: int, device: torch.device) -> Work:
     return lambda: target.copy_(source)
 
 
-_CONTESTS: dict[str, tuple[Callable[..., Contest], tuple[Any, ...]]] = {
+# name -> how a contest is made, and of what
+CONTESTS: dict[str, tuple[Callable[..., Contest], tuple[Any, ...]]] = {
     **{f"guided_step-{name}": (guided_step_contest, (dtype,)) for name, dtype in _DTYPES.items()},
     **{
         f"group_norm_silu-{name}-{channels}x{side}": (group_norm_contest, (dtype, channels, side))
@@ -136,13 +150,3 @@ _CONTESTS: dict[str, tuple[Callable[..., Contest], tuple[Any, ...]]] = {
         for channels, side in _NORMS
     },
 }
-
-
-@pytest.mark.parametrize("contender", ["ours", "eager", "copy"])
-@pytest.mark.parametrize("name", _CONTESTS)
-def test_kernel(benchmark, name, contender):
-    make, (dtype, *shape) = _CONTESTS[name]
-    contest = make(dtype, torch.device("cpu"), *shape)
-    benchmark.group = contest.what
-    with torch.inference_mode():
-        benchmark(contest.contenders[contender])

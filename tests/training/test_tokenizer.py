@@ -7,7 +7,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from ip2p_fast.checkpoints import POCKET
-from ip2p_fast.tokenizer import load_tokenizer
+from ip2p_fast.tokenizer import Tokenizer
 from ip2p_fast.training.pocket.language import caption, instruction
 from ip2p_fast.training.pocket.split import draw_pair
 from ip2p_fast.training.pocket.tokenizer import build_tokenizer, save_tokenizer
@@ -38,7 +38,7 @@ def test_old_and_new_file_forms_agree(built):
 
 def test_the_runtime_reads_it_alike(built):
     tokenizer, folder = built
-    ours = load_tokenizer(folder)
+    ours = Tokenizer.from_folder(folder)
     for text in TEXTS:
         padded = tokenizer(text, padding="max_length", truncation=True, max_length=77).input_ids
         assert list(ours.encode(text)[0]) == padded

@@ -151,8 +151,8 @@ def diffusion_loss(unet: UNet2DConditionModel, data: Latents, batch: int) -> Cal
 def draw_timesteps(count: int, steps: int, rng: torch.Generator) -> Tensor:
     """int64 [count] in 0 .. steps - 1, with a density that grows in proportion to the timestep.
 
-    What an edit does is decided while there is much noise; the last, nearly clean steps are learnt with few samples. One
-    timestep comes from each of `count` parts of equal probability, so that the loss varies less from step to step.
+    What an edit does is decided while there is much noise; the last, nearly clean steps are learnt with few samples.
+    One timestep comes from each of `count` parts of equal probability, so that the loss varies less from step to step.
     """
     quantile = (torch.arange(count) + torch.rand(count, generator=rng)) / count
     return (quantile.sqrt() * steps).long().clamp_(max=steps - 1)
