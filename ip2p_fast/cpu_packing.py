@@ -32,6 +32,8 @@ def pack(module: nn.Module) -> nn.Module:
             setattr(module, name, PackedPointwise(child) if _is_pointwise(child) else PackedConv2d(child))
         else:
             pack(child)
+    for parameter in module.parameters(recurse=False):
+        parameter.data = parameter.data.clone()  # a view would keep the whole mapped file of weights in memory
     return module
 
 

@@ -106,7 +106,8 @@ def train_unet(size: Size, data: Latents, run: Run) -> UNet2DConditionModel:
     instruction is encode("") (InstructPix2Pix, section 3.2). Salimans and Ho 2022 for v.
     """
     torch.manual_seed(run.seed)
-    unet = build_unet(size).to(device=run.device, memory_format=torch.channels_last).train()
+    unet = build_unet(size).train()
+    unet.to(device=run.device, memory_format=torch.channels_last)  # type: ignore[call-arg]  # diffusers wraps `to`
     if torch.device(run.device).type == "cpu":
         # 64 and 16 tokens: plain products are faster than flash attention's backward pass
         unet.set_attn_processor(AttnProcessor())
