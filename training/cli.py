@@ -27,7 +27,9 @@ def _train() -> None:
 
 @train_app.command("pocket")
 def train_pocket(
-    stage: Annotated[str, typer.Argument(help="all, or one of data, vae, clip, latents, unet, reader.")] = "all",
+    stage: Annotated[
+        str, typer.Argument(help="all, or one of data, vae, clip, latents, unet, decoder, reader.")
+    ] = "all",
     size: Annotated[str, typer.Option(help="A row of training/pocket/sizes.py.")] = "cpu64",
     out: Annotated[Path, typer.Option(help="Pictures and checkpoints go here.")] = Path("runs/pocket"),
     model: Annotated[

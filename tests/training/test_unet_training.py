@@ -8,7 +8,14 @@ from tiny_size import TINY
 
 from ip2p_fast.training.pocket.dropout import draw_dropout
 from ip2p_fast.training.pocket.loop import step_generator
-from ip2p_fast.training.pocket.unet import SCHEDULER, Latents, build_unet, changed_weight, diffusion_loss, draw_timesteps
+from ip2p_fast.training.pocket.unet import (
+    SCHEDULER,
+    Latents,
+    build_unet,
+    changed_weight,
+    diffusion_loss,
+    draw_timesteps,
+)
 
 PAIRS, TEXTS, BATCH = 5, 7, 64
 

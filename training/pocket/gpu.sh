@@ -20,7 +20,7 @@ if ! "$python" -c "import ip2p_fast.training" 2>/dev/null; then
     "$python" -m pip install --quiet --no-deps --no-build-isolation -e .
 fi
 
-for stage in data vae clip latents unet reader; do
+for stage in data vae clip latents unet decoder reader; do
     [ -e "$runs/$size-$stage.done" ] && continue
     left=$((deadline - $(date +%s) - 20))
     if [ "$left" -lt 20 ]; then break; fi

@@ -40,6 +40,7 @@ class Size:
     reader: Stage
     clip: Stage
     unet: Stage
+    decoder: Stage
     text_guidance: float = 3.0
     image_guidance: float = 1.5
 
@@ -66,6 +67,7 @@ SIZES = {
             reader=Stage(steps=1_500, batch=64, learning_rate=2e-3),
             clip=Stage(steps=1_200, batch=128, learning_rate=1e-3),
             unet=Stage(steps=5_000, batch=32, learning_rate=8e-4, warmup=200),
+            decoder=Stage(steps=3_000, batch=16, learning_rate=5e-4),
         ),
         Size(
             name="gpu128",
@@ -81,6 +83,7 @@ SIZES = {
             reader=Stage(steps=1_500, batch=128, learning_rate=2e-3),
             clip=Stage(steps=1_500, batch=256, learning_rate=1e-3),
             unet=Stage(steps=20_000, batch=128, learning_rate=6e-4, warmup=300, ema=0.9995),
+            decoder=Stage(steps=4_000, batch=64, learning_rate=5e-4),
         ),
         Size(
             name="gpu256",
@@ -96,6 +99,7 @@ SIZES = {
             reader=Stage(steps=1_500, batch=64, learning_rate=2e-3),
             clip=Stage(steps=1_500, batch=128, learning_rate=1e-3),
             unet=Stage(steps=20_000, batch=64, learning_rate=6e-4, warmup=300, ema=0.9995),
+            decoder=Stage(steps=4_000, batch=64, learning_rate=5e-4),
         ),
         # no model: every command and test in seconds
         Size(
@@ -112,6 +116,7 @@ SIZES = {
             reader=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
             clip=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
             unet=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
+            decoder=Stage(steps=6, batch=4, learning_rate=5e-4, warmup=2),
         ),
     )
 }

@@ -23,10 +23,10 @@ from .reader import load_reader, save_reader, train_reader
 from .sizes import Size
 from .tokenizer import build_tokenizer
 from .unet import Latents, prepare_latents, train_unet
-from .vae import train_vae
+from .vae import train_decoder, train_vae
 
-STAGES = ("data", "vae", "clip", "latents", "unet", "reader")
-_PARALLEL = ("vae", "unet", "reader")
+STAGES = ("data", "vae", "clip", "latents", "unet", "decoder", "reader")
+_PARALLEL = ("vae", "unet", "decoder", "reader")
 HELD_OUT = 1024
 """Held-out pairs rendered for the figures of the stages."""
 
@@ -72,7 +72,8 @@ def train_stage(stage: str, work: Work) -> dict[str, float]:
     Raises:
         BadInput: an unknown stage, or one whose predecessors have not been run.
     """
-    stages = {"data": _data, "vae": _vae, "clip": _clip, "latents": _latents, "unet": _unet, "reader": _reader}
+    functions = (_data, _vae, _clip, _latents, _unet, _decoder, _reader)
+    stages = dict(zip(STAGES, functions, strict=True))
     if stage not in stages:
         raise BadInput(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")
     join()
@@ -134,14 +135,20 @@ def _latents(work: Work) -> dict[str, float]:
 
 
 def _unet(work: Work) -> dict[str, float]:
-    if not _latents_file(work).exists():
-        raise BadInput(f"{_latents_file(work)} is missing: run `ip2p-fast train pocket latents` first")
-    data = Latents(**torch.load(_latents_file(work), weights_only=True))
-    unet = train_unet(work.size, data, work.run("unet"))
+    unet = train_unet(work.size, _load_latents(work), work.run("unet"))
     if rank() == 0:
         publish_unet(unet, work.model)
         publish_index(work.size, work.model)
     return {"unet_parameters": float(sum(p.numel() for p in unet.parameters()))}
+
+
+def _decoder(work: Work) -> dict[str, float]:
+    latents, vae = _load_latents(work).latents, load_vae(work.model, work.device)
+    vae = train_decoder(work.size, vae, latents, _pairs(work, work.size.unet_pairs), work.run("decoder"))
+    if rank() != 0:
+        return {}
+    publish_vae(vae, work.model)
+    return vae_figures(load_vae(work.model, work.device), _held_out(work))
 
 
 def _reader(work: Work) -> dict[str, float]:
@@ -155,6 +162,13 @@ def _reader(work: Work) -> dict[str, float]:
 
 def _latents_file(work: Work) -> Path:
     return work.runs / f"{work.size.name}-latents.pt"
+
+
+def _load_latents(work: Work) -> Latents:
+    path = _latents_file(work)
+    if not path.exists():
+        raise BadInput(f"{path} is missing: run `ip2p-fast train pocket latents` first")
+    return Latents(**torch.load(path, weights_only=True))
 
 
 def _pairs(work: Work, count: int | None = None) -> Pairs:

@@ -50,20 +50,37 @@ def train_vae(size: Size, pairs: Pairs, run: Run) -> AutoencoderKL:
         posterior = vae.encode(x).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=rng).to(run.device)
         y = vae.decode(posterior.mean + posterior.std * noise).sample.float()
-        error = y - x
-        edges = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
-        # a grey balloon in place of a green one is a small error in RGB, and a wrong picture
-        chroma = (error[:, 0] - error[:, 1]).abs().mean() + (error[:, 2] - error[:, 1]).abs().mean()
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        pixels = error.abs().mean() + error.square().mean()
-        return pixels + EDGE_WEIGHT * edges + CHROMA_WEIGHT * chroma + KL_WEIGHT * kl
+        return _reconstruction_loss(y - x) + KL_WEIGHT * kl
 
     load_average(vae, train(vae, loss, size.vae, run))
     vae.eval()
     sample = encode(vae, pictures[:: max(1, len(pictures) // 2048)])
     vae.register_to_config(scaling_factor=round(1 / float(sample.std()), 5))
     return vae
+
+
+def train_decoder(size: Size, vae: AutoencoderKL, latents: Tensor, pairs: Pairs, run: Run) -> AutoencoderKL:
+    """Goes on with the decoder alone: the latents, and so whatever was trained on them, stay what they are.
+
+    Args:
+        latents: float16 [N, 2, 4, h, w], the modes of the first N pairs' pictures (`unet.Latents`).
+    """
+    vae = keep_channels_last(vae, run.device).train().requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    vae.post_quant_conv.requires_grad_(True)
+    latents = latents.flatten(0, 1)
+    pictures = pairs.pictures()
+
+    def loss(rng: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(latents), (size.decoder.batch // world(),), generator=rng)
+        x = as_tensor(pictures[chosen.numpy()], run.device)
+        z = latents[chosen].to(run.device).float()
+        return _reconstruction_loss(vae.decode(z).sample.float() - x)
+
+    load_average(vae, train(vae, loss, size.decoder, run))
+    return vae.eval()
 
 
 def as_tensor(pictures: np.ndarray, device: str | torch.device = "cpu") -> Tensor:
@@ -98,6 +115,13 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio in dB of each pair of uint8 pictures [N, S, S, 3]; 60 where they are equal."""
     error = np.square(a.astype(np.float64) - b).mean(axis=(1, 2, 3))
     return 20 * math.log10(255) - 10 * np.log10(np.maximum(error, 255**2 * 1e-6))
+
+
+def _reconstruction_loss(error: Tensor) -> Tensor:
+    edges = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
+    # a grey balloon in place of a green one is a small error in RGB, and a wrong picture
+    chroma = (error[:, 0] - error[:, 1]).abs().mean() + (error[:, 2] - error[:, 1]).abs().mean()
+    return error.abs().mean() + error.square().mean() + EDGE_WEIGHT * edges + CHROMA_WEIGHT * chroma
 
 
 def _batches(pictures: np.ndarray, batch: int) -> list[np.ndarray]:
