@@ -68,8 +68,9 @@ def train_decoder(size: Size, vae: AutoencoderKL, latents: Tensor, pairs: Pairs,
         latents: float16 [N, 2, 4, h, w], the modes of the first N pairs' pictures (`unet.Latents`).
     """
     vae = keep_channels_last(vae, run.device).train().requires_grad_(False)
-    vae.decoder.requires_grad_(True)
-    vae.post_quant_conv.requires_grad_(True)
+    for part in (vae.decoder, vae.post_quant_conv):
+        if part is not None:
+            part.requires_grad_(True)
     latents = latents.flatten(0, 1)
     pictures = pairs.pictures()
 
