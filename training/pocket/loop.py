@@ -21,6 +21,10 @@ Loss = Callable[[torch.Generator], Tensor]
 """Draws its own batch from the generator and returns a scalar. Same generator state, same loss."""
 
 
+# seconds
+_LONGEST_STEP = 30.0
+
+
 @dataclass(frozen=True)
 class Run:
     """How a stage is run, whatever it trains.
@@ -56,13 +60,15 @@ def train(model: nn.Module, loss: Loss, stage: Stage, run: Run) -> dict[str, Ten
         parameters.values(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=torch.device(run.device).type == "cpu"
     )
     average = {name: p.detach().clone() for name, p in parameters.items()}
-    first, spent = _load(run, parameters, average, optimizer) if run.resume and run.checkpoint.exists() else (0, 0.0)
+    first, elapsed = _load(run, parameters, average, optimizer) if run.resume and run.checkpoint.exists() else (0, 0.0)
 
-    began = saved = time.monotonic()
+    now = saved = time.monotonic()
     total = torch.zeros((), device=run.device)
     since = 0
     for step in range(first, stage.steps if run.minutes is None else 2**31):
-        elapsed = spent + time.monotonic() - began
+        before, now = now, time.monotonic()
+        # a process that was paused, or a machine that slept, has not trained in that time
+        elapsed += min(now - before, _LONGEST_STEP)
         done = step / stage.steps if run.minutes is None else agree(elapsed / (60 * run.minutes), run.device)
         if done >= 1:
             break
@@ -87,12 +93,12 @@ def train(model: nn.Module, loss: Loss, stage: Stage, run: Run) -> dict[str, Ten
             run.report(step + 1, done, mean)
             total.zero_()
             since = 0
-        if time.monotonic() - saved > run.save_every:
-            _save(run, step + 1, spent + time.monotonic() - began, parameters, average, optimizer)
-            saved = time.monotonic()
+        if now - saved > run.save_every:
+            _save(run, step + 1, elapsed, parameters, average, optimizer)
+            saved = now
     else:
         step = stage.steps
-    _save(run, step, spent + time.monotonic() - began, parameters, average, optimizer)
+    _save(run, step, elapsed, parameters, average, optimizer)
     return {name: value.float().cpu() for name, value in average.items()}
 
 
