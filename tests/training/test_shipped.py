@@ -56,6 +56,13 @@ def test_some_edits_do_as_asked_which_an_untouched_picture_never_does(editor):
     assert report.target_success > 0 and report.preservation > 0
 
 
+# Strict: the day better weights ship, this mark has to go.
+@pytest.mark.xfail(strict=True, reason="the shipped weights are trained too briefly: benchmarks/results/pocket.json")
+def test_edits_follow_the_instruction_more_often_than_not(editor):
+    report = evaluate(editor, 16)
+    assert report.target_success > 0.5 and report.preservation > 0.5
+
+
 def test_the_sheet_shows_the_first_edits_of_every_kind():
     kinds = np.array([2, 0, 0, 1, 0, *range(len(KINDS)), *range(len(KINDS)), *range(len(KINDS))])
     chosen = first_of_each_kind(kinds, EDITS)
