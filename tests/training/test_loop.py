@@ -17,7 +17,8 @@ STAGE = Stage(steps=12, batch=8, learning_rate=0.05, warmup=3, ema=0.9)
 def line(losses: list[float], stop_after: int | None = None) -> tuple[nn.Module, object]:
     """A model and a loss that records itself; `stop_after` steps it is interrupted."""
     torch.manual_seed(0)
-    model = nn.Linear(3, 1)
+    # three layers: the one in the middle is hidden, and Muon's where the stage asks for it
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 1))
 
     def loss(rng: torch.Generator) -> torch.Tensor:
         if len(losses) == stop_after:
@@ -30,15 +31,17 @@ def line(losses: list[float], stop_after: int | None = None) -> tuple[nn.Module,
     return model, loss
 
 
-def test_a_resumed_run_takes_the_steps_of_one_that_was_never_interrupted(tmp_path):
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_resumed_run_takes_the_steps_of_one_that_was_never_interrupted(tmp_path, muon):
     whole, parts = [], []
-    average = train(*line(whole), STAGE, Run(tmp_path / "whole.pt"))
+    stage = replace(STAGE, muon=muon)
+    average = train(*line(whole), stage, Run(tmp_path / "whole.pt"))
 
     # a checkpoint after every step, so that the interruption costs none
     run = Run(tmp_path / "parts.pt", save_every=0.0)
     with pytest.raises(KeyboardInterrupt):
-        train(*line(parts, stop_after=5), STAGE, run)
-    resumed = train(*line(parts, stop_after=None), STAGE, replace(run, resume=True))
+        train(*line(parts, stop_after=5), stage, run)
+    resumed = train(*line(parts, stop_after=None), stage, replace(run, resume=True))
 
     assert parts == whole and len(whole) == STAGE.steps
     for name, value in average.items():
@@ -82,7 +85,7 @@ def test_progress_is_reported_with_the_mean_loss(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     model, _ = line([])
     with pytest.raises(BadInput, match="loss is nan"):
-        train(model, lambda rng: model.weight.sum() * math.nan, STAGE, Run(tmp_path / "run.pt"))
+        train(model, lambda rng: model[0].weight.sum() * math.nan, STAGE, Run(tmp_path / "run.pt"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

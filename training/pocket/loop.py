@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ip2p_fast.errors import BadInput
 
+from .muon import Muon
 from .parallel import agree, average_gradients, rank
 from .sizes import Stage
 
@@ -56,11 +57,9 @@ def train(model: nn.Module, loss: Loss, stage: Stage, run: Run) -> dict[str, Ten
         BadInput: the loss is no longer finite, or the checkpoint to resume from is of another model.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=torch.device(run.device).type == "cpu"
-    )
+    optimizers = _optimizers(model, stage, run.device)
     average = {name: p.detach().clone() for name, p in parameters.items()}
-    first, elapsed = _load(run, parameters, average, optimizer) if run.resume and run.checkpoint.exists() else (0, 0.0)
+    first, elapsed = _load(run, parameters, average, optimizers) if run.resume and run.checkpoint.exists() else (0, 0.0)
 
     now = saved = time.monotonic()
     total = torch.zeros((), device=run.device)
@@ -73,15 +72,16 @@ def train(model: nn.Module, loss: Loss, stage: Stage, run: Run) -> dict[str, Ten
         if done >= 1:
             break
         rate = stage.learning_rate * min(1.0, (step + 1) / stage.warmup) * 0.5 * (1 + math.cos(math.pi * done))
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
         with torch.autocast(torch.device(run.device).type, torch.bfloat16):
             value = loss(step_generator(run.seed, step, rank()))
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         value.backward()
         average_gradients(parameters.values())
         nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         decay = min(stage.ema, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(average.values()), [p.detach() for p in parameters.values()], 1 - decay)
         total += value.detach()
@@ -94,11 +94,11 @@ def train(model: nn.Module, loss: Loss, stage: Stage, run: Run) -> dict[str, Ten
             total.zero_()
             since = 0
         if now - saved > run.save_every:
-            _save(run, step + 1, elapsed, parameters, average, optimizer)
+            _save(run, step + 1, elapsed, parameters, average, optimizers)
             saved = now
     else:
         step = stage.steps
-    _save(run, step, elapsed, parameters, average, optimizer)
+    _save(run, step, elapsed, parameters, average, optimizers)
     return {name: value.float().cpu() for name, value in average.items()}
 
 
@@ -117,28 +117,39 @@ def load_average(model: nn.Module, average: dict[str, Tensor]) -> None:
                 parameter.copy_(average[name])
 
 
+def _optimizers(model: nn.Module, stage: Stage, device: str) -> list[torch.optim.Optimizer]:
+    """One optimizer, or two: Muon is for matrices between hidden layers, not for the first, the last, or a bias."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    hidden = [p for p in parameters if p.ndim > 1][1:-1] if stage.muon else []
+    rest = [p for p in parameters if all(p is not matrix for matrix in hidden)]
+    adam = torch.optim.AdamW(
+        rest, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=torch.device(device).type == "cpu"
+    )
+    return [adam, Muon(hidden)] if hidden else [adam]
+
+
 def _save(
     run: Run,
     step: int,
     elapsed: float,
     parameters: dict[str, nn.Parameter],
     average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
 ) -> None:
     if rank() != 0:
         return
     run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     partial = run.checkpoint.with_suffix(".partial")
     weights = {name: p.detach() for name, p in parameters.items()}
+    states = [optimizer.state_dict() for optimizer in optimizers]
     torch.save(
-        {"step": step, "elapsed": elapsed, "weights": weights, "average": average, "optimizer": optimizer.state_dict()},
-        partial,
+        {"step": step, "elapsed": elapsed, "weights": weights, "average": average, "optimizers": states}, partial
     )
     partial.replace(run.checkpoint)
 
 
 def _load(
-    run: Run, parameters: dict[str, nn.Parameter], average: dict[str, Tensor], optimizer: torch.optim.Optimizer
+    run: Run, parameters: dict[str, nn.Parameter], average: dict[str, Tensor], optimizers: list[torch.optim.Optimizer]
 ) -> tuple[int, float]:
     state = torch.load(run.checkpoint, map_location=run.device, weights_only=True)
     if {n: p.shape for n, p in parameters.items()} != {n: p.shape for n, p in state["weights"].items()}:
@@ -147,5 +158,6 @@ def _load(
         for name, parameter in parameters.items():
             parameter.copy_(state["weights"][name])
             average[name].copy_(state["average"][name])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
     return int(state["step"]), float(state["elapsed"])

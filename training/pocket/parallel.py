@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed
 
 
 def join() -> None:
@@ -31,16 +31,21 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replaces every gradient by its mean over the processes, in a single exchange."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    total(gradients)
+    torch._foreach_div_(gradients, world())
+
+
+def total(tensors: list[Tensor]) -> None:
+    """Replaces every tensor by its sum over the processes, in a single exchange."""
     if world() == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch._utils._flatten_dense_tensors(gradients)
+    flat = torch._utils._flatten_dense_tensors(tensors)
     distributed.all_reduce(flat)
-    flat /= world()
-    for gradient, mean in zip(gradients, torch._utils._unflatten_dense_tensors(flat, gradients), strict=True):
-        gradient.copy_(mean)
+    for tensor, whole in zip(tensors, torch._utils._unflatten_dense_tensors(flat, tensors), strict=True):
+        tensor.copy_(whole)
 
 
 def agree(value: float, device: str) -> float:

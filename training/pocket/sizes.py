@@ -9,13 +9,17 @@ from ip2p_fast.errors import BadInput
 
 @dataclass(frozen=True)
 class Stage:
-    """How one component trains: AdamW, warm-up, then a cosine to zero at the last step."""
+    """How one component trains: warm-up, then a cosine to zero at the last step.
+
+    muon: matrices are trained by Muon and the rest by AdamW; otherwise AdamW trains all.
+    """
 
     steps: int
     batch: int
     learning_rate: float
     warmup: int = 100
     ema: float = 0.999
+    muon: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ SIZES = {
             name="cpu64",
             pixels=64,
             pairs=40_960,
-            unet_pairs=24_576,
+            unet_pairs=40_960,
             vae_widths=(32, 64, 128),
             unet_widths=(64, 128, 192),
             unet_attention=(False, True, True),
@@ -65,8 +69,8 @@ SIZES = {
             patch=8,
             vae=Stage(steps=4_000, batch=16, learning_rate=1e-3),
             reader=Stage(steps=1_500, batch=64, learning_rate=2e-3),
-            clip=Stage(steps=1_200, batch=128, learning_rate=1e-3),
-            unet=Stage(steps=5_000, batch=32, learning_rate=8e-4, warmup=200),
+            clip=Stage(steps=1_000, batch=128, learning_rate=1e-3),
+            unet=Stage(steps=10_000, batch=64, learning_rate=1.2e-3, warmup=200, muon=True),
             decoder=Stage(steps=3_000, batch=16, learning_rate=5e-4),
         ),
         Size(
@@ -82,7 +86,7 @@ SIZES = {
             vae=Stage(steps=6_000, batch=64, learning_rate=1e-3),
             reader=Stage(steps=1_500, batch=128, learning_rate=2e-3),
             clip=Stage(steps=1_500, batch=256, learning_rate=1e-3),
-            unet=Stage(steps=20_000, batch=128, learning_rate=6e-4, warmup=300, ema=0.9995),
+            unet=Stage(steps=20_000, batch=128, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
             decoder=Stage(steps=4_000, batch=64, learning_rate=5e-4),
         ),
         Size(
@@ -98,7 +102,7 @@ SIZES = {
             vae=Stage(steps=8_000, batch=32, learning_rate=1e-3),
             reader=Stage(steps=1_500, batch=64, learning_rate=2e-3),
             clip=Stage(steps=1_500, batch=128, learning_rate=1e-3),
-            unet=Stage(steps=20_000, batch=64, learning_rate=6e-4, warmup=300, ema=0.9995),
+            unet=Stage(steps=20_000, batch=64, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
             decoder=Stage(steps=4_000, batch=64, learning_rate=5e-4),
         ),
         # no model: every command and test in seconds
@@ -115,7 +119,7 @@ SIZES = {
             vae=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
             reader=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
             clip=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
-            unet=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
+            unet=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
             decoder=Stage(steps=6, batch=4, learning_rate=5e-4, warmup=2),
         ),
     )
