@@ -13,8 +13,9 @@ namespace ip2p {
 inline void check_guided_step(const at::Tensor& eps, const at::Tensor& row_start, const at::Tensor& weights,
                               const at::Tensor& x, const at::Tensor& history, const at::Tensor& coefficients,
                               const at::Tensor& noise) {
-  TORCH_CHECK(x.dim() == 4 && eps.dim() == 4 && eps.sizes().slice(1) == x.sizes().slice(1), "guided_step: eps ",
-              eps.sizes(), " and x ", x.sizes(), " differ in more than their first dimension");
+  TORCH_CHECK(x.dim() == 4 && x.size(0) >= 1, "guided_step: x must be [edits >= 1, C, h, w], not ", x.sizes());
+  TORCH_CHECK(eps.dim() == 4 && eps.sizes().slice(1) == x.sizes().slice(1), "guided_step: eps ", eps.sizes(), " and x ",
+              x.sizes(), " differ in more than their first dimension");
   const int64_t edits = x.size(0);
   TORCH_CHECK(row_start.scalar_type() == at::kLong && row_start.dim() == 1 && row_start.size(0) == edits + 1,
               "guided_step: row_start must be int64 [edits + 1]");
@@ -32,12 +33,15 @@ inline void check_guided_step(const at::Tensor& eps, const at::Tensor& row_start
 }
 
 inline void check_group_norm_silu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,
-                                  const std::optional<at::Tensor>& shift) {
+                                  double eps, const std::optional<at::Tensor>& shift) {
   TORCH_CHECK(x.dim() == 4, "group_norm_silu: x must be [N, C, H, W], not ", x.sizes());
   const int64_t channels = x.size(1);
   TORCH_CHECK(groups >= 1 && channels % groups == 0, "group_norm_silu: ", channels, " channels in ", groups, " groups");
   TORCH_CHECK(weight.dim() == 1 && weight.size(0) == channels && bias.dim() == 1 && bias.size(0) == channels,
               "group_norm_silu: weight and bias must be [C]");
+  TORCH_CHECK(eps >= 0, "group_norm_silu: eps is ", eps);
+  TORCH_CHECK(weight.is_floating_point() && bias.is_floating_point() && (!shift || shift->is_floating_point()),
+              "group_norm_silu: weight, bias and shift must be floating-point");
   TORCH_CHECK(weight.device() == x.device() && bias.device() == x.device(),
               "group_norm_silu: every tensor must be on one device");
   if (shift.has_value())

@@ -248,7 +248,7 @@ void launch(const Norm& norm, const at::Tensor& x, at::Tensor& y, bool channels_
 
 at::Tensor group_norm_silu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,
                            double eps, const std::optional<at::Tensor>& shift, bool silu) {
-  check_group_norm_silu(x, weight, bias, groups, shift);
+  check_group_norm_silu(x, weight, bias, groups, eps, shift);
   const at::MemoryFormat format = output_format(x);
   const at::Tensor dense = x.contiguous(format);
   at::Tensor y = at::empty(x.sizes(), x.options().memory_format(format));

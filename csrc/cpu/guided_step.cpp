@@ -1,7 +1,7 @@
 // guided_step on the CPU: the weighted sum of an edit's rows and one sampler step, in one pass over memory.
 //
 // Lineage: in eager PyTorch this is a dozen element-wise operators, each a trip to memory; here one task takes one
-// block of one channel of one edit, sums its rows into 8 KB of L1 and finishes the step from there.
+// block of one channel of one edit and finishes it.
 // FLOPs and bytes per latent value with R rows an edit: 2 R + 12 FLOPs; (sizeof(eps) R + 16 read) + 12 written.
 // Blocks never cross an edit, so an edit's result does not depend on the others or on the thread count, bit for bit.
 
@@ -57,8 +57,25 @@ struct GuidedStep {
     const float* d1 = history + d_here;
     const float* d2 = d1 + channels * pixels;
 
-    alignas(64) float guided[kBlock];
-    sum_rows(guided, q == 0.0f ? 0 : row_start[edit], q == 0.0f ? 0 : row_start[edit + 1], channel, first, count);
+    // Three rows, as many as an edit has, are read where they lie, all streams at once; more of them, or rows whose
+    // pixels lie apart, are summed first into L1.
+    alignas(64) float summed[kBlock];
+    const float* rest = kZeros;
+    const T* rows[3] = {zeros(), zeros(), zeros()};
+    float w[3] = {0.0f, 0.0f, 0.0f};
+    int found = 0;
+    for (int64_t row = row_start[edit]; q != 0.0f && row < row_start[edit + 1]; ++row) {
+      if (weights[row] == 0.0f) continue;
+      const T* values = eps + row * row_stride + channel * channel_stride + first * pixel_stride;
+      if (pixel_stride == 1 && found < 3) {
+        rows[found] = values;
+        w[found++] = weights[row];
+      } else {
+#pragma GCC ivdep
+        for (int64_t i = 0; i < count; ++i) summed[i] = rest[i] + weights[row] * widen(values[i * pixel_stride]);
+        rest = summed;
+      }
+    }
 
     // a coefficient of zero reads zeros in place of its operand: whatever lies there, NaN or unset, stays there
     const float* __restrict__ x_of_a = a == 0.0f ? kZeros : x + here;
@@ -66,11 +83,13 @@ struct GuidedStep {
     const float* __restrict__ d1_term = b1 == 0.0f ? kZeros : d1;
     const float* __restrict__ d2_term = b2 == 0.0f ? kZeros : d2;
     const float* __restrict__ noise_term = c == 0.0f ? kZeros : noise + here;
+    const T* __restrict__ r0 = rows[0], * __restrict__ r1 = rows[1], * __restrict__ r2 = rows[2];
     float* __restrict__ x_out = x_next + here;
     float* __restrict__ d_out = history_next + d_here;
 #pragma GCC ivdep
     for (int64_t i = 0; i < count; ++i) {
-      const float d = p * x_of_p[i] + q * guided[i];
+      const float guided = w[0] * widen(r0[i]) + w[1] * widen(r1[i]) + w[2] * widen(r2[i]) + rest[i];
+      const float d = p * x_of_p[i] + q * guided;
       const float d_term = b0 == 0.0f ? 0.0f : b0 * d;
       x_out[i] = a * x_of_a[i] + d_term + b1 * d1_term[i] + b2 * d2_term[i] + c * noise_term[i];
       d_out[i] = d;
@@ -78,27 +97,9 @@ struct GuidedStep {
     std::memcpy(d_out + channels * pixels, d1, count * sizeof(float));
   }
 
-  IP2P_INLINE void sum_rows(float* __restrict__ guided, int64_t row, int64_t end, int64_t channel, int64_t first,
-                            int64_t count) const {
-    bool empty = true;  // the first row is stored, later ones are added
-    for (; row < end; ++row) {
-      const float weight = weights[row];
-      if (weight == 0.0f) continue;
-      const T* __restrict__ values = eps + row * row_stride + channel * channel_stride + first * pixel_stride;
-      if (pixel_stride != 1) {  // channels-last rows gather
-        for (int64_t i = 0; i < count; ++i)
-          guided[i] = weight * widen(values[i * pixel_stride]) + (empty ? 0.0f : guided[i]);
-      } else if (empty) {
-#pragma GCC ivdep
-        for (int64_t i = 0; i < count; ++i) guided[i] = weight * widen(values[i]);
-      } else {
-#pragma GCC ivdep
-        for (int64_t i = 0; i < count; ++i) guided[i] += weight * widen(values[i]);
-      }
-      empty = false;
-    }
-    if (empty)
-      for (int64_t i = 0; i < count; ++i) guided[i] = 0.0f;
+ private:
+  static const T* zeros() {
+    return reinterpret_cast<const T*>(kZeros);  // the bits of zero are the same in every format
   }
 };
 

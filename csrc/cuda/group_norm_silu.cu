@@ -17,7 +17,7 @@ namespace {
 
 at::Tensor group_norm_silu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,
                            double eps, const std::optional<at::Tensor>& shift, bool silu) {
-  check_group_norm_silu(x, weight, bias, groups, shift);
+  check_group_norm_silu(x, weight, bias, groups, eps, shift);
   TORCH_CHECK(x.size(1) <= 6144, "group_norm_silu: ", x.size(1), " channels; the CUDA kernel takes at most 6144");
   const c10::cuda::CUDAGuard guard(x.device());
   const at::MemoryFormat format = output_format(x);

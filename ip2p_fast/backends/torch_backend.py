@@ -167,8 +167,9 @@ class TorchBackend:
         self._graphed = GraphedFunction(self._guided_step_of_tensors) if cuda_graph and device.type == "cuda" else None
         self._edits: dict[int, _Edit] = {}
         self._texts: OrderedDict[bytes, list[KeysValues]] = OrderedDict()
-        self._batch: tuple[tuple[int, ...], Tensor, Tensor] | None = None  # keys, x, history
-        self._rows: tuple[tuple[int, ...], bytes, _Rows] | None = None  # keys, conditions
+        # by size, what the last step left: edits of several sizes take turns without undoing each other's work
+        self._batches: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor, Tensor]] = {}  # edits, x, history
+        self._rows: dict[tuple[int, ...], tuple[tuple[int, ...], bytes, _Rows]] = {}  # edits, conditions
 
     @torch.inference_mode()
     def start(self, edits: Mapping[int, EditStart]) -> None:
@@ -201,7 +202,7 @@ class TorchBackend:
         else:
             x, history = self._guided_step(x, history, rows, numbers, plan.max_rows)
         x = self._keep_outside_masks(plan.edits, x, numbers.levels)
-        self._batch = (plan.edits, x, history)
+        self._batches[x.shape[1:]] = (plan.edits, x, history)
         for i, key in enumerate(plan.edits):
             self._edits[key].x, self._edits[key].history = x[i], history[i]
 
@@ -221,7 +222,8 @@ class TorchBackend:
     def drop(self, edits: Sequence[int]) -> None:
         for key in edits:
             self._edits.pop(key, None)
-        self._batch = self._rows = None  # they may hold tensors of edits that are gone
+        self._batches.clear()  # they may hold tensors of edits that are gone
+        self._rows.clear()
 
     def _guided_step(
         self, x: Tensor, history: Tensor, rows: _Rows, numbers: _Numbers, max_rows: int | None
@@ -251,14 +253,15 @@ class TorchBackend:
         return x
 
     def _stacked(self, edits: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        if self._batch is not None and self._batch[0] == edits:
-            return self._batch[1], self._batch[2]
         states = [self._edits[key] for key in edits]
+        if (last := self._batches.get(states[0].x.shape)) is not None and last[0] == edits:
+            return last[1], last[2]
         return torch.stack([s.x for s in states]), torch.stack([s.history for s in states])
 
     def _row_inputs(self, edits: tuple[int, ...], plan: RowPlan) -> _Rows:
-        if self._rows is not None and self._rows[:2] == (edits, plan.conditions):
-            return self._rows[2]
+        size = self._edits[edits[0]].x.shape
+        if size in self._rows and self._rows[size][:2] == (edits, plan.conditions):
+            return self._rows[size][2]
         states = [self._edits[edits[i]] for i in plan.edit]
         null = torch.zeros_like(states[0].image_latents)
         texts = [state.texts[int(text)] for state, text in zip(states, plan.text, strict=True)]
@@ -271,7 +274,7 @@ class TorchBackend:
                 for layer in zip(*texts, strict=True)
             ],
         )
-        self._rows = (edits, plan.conditions, rows)
+        self._rows[size] = (edits, plan.conditions, rows)
         return rows
 
     def _numbers(self, plan: StepPlan) -> _Numbers:

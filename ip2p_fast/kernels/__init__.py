@@ -1,6 +1,6 @@
 """The fused operators, and the one place where an implementation is chosen.
 
-`guided_step` and `group_norm_silu` check their arguments and call a `torch.ops.ip2p_fast` operator. Which code runs is
+`guided_step` and `group_norm_silu` call a `torch.ops.ip2p_fast` operator. Which code runs is
 the dispatcher's choice by device: the C++ extension on CPU and CUDA where it is built, Triton on CUDA where it is not,
 `reference.py` elsewhere. `use("reference")` sends every later call to the reference instead.
 """
@@ -26,6 +26,7 @@ __all__ = ["group_norm_silu", "guided_step", "status", "use"]
 
 schemas.define()
 _LOADED = implementations.load()
+_OPERATORS = {name: getattr(torch.ops.ip2p_fast, name).default for name in schemas.SCHEMAS}
 _mode = "auto"
 
 
@@ -51,10 +52,7 @@ def guided_step(
     Raises:
         BadInput: shapes, dtypes, devices or row_start do not fit together.
     """
-    schemas.check_guided_step(eps, row_start, weights, x, history, coefficients, noise)
-    if _plain(eps, weights, x, history, coefficients, noise):
-        return reference.guided_step(eps, row_start, weights, x, history, coefficients, noise)
-    return torch.ops.ip2p_fast.guided_step.default(eps, row_start, weights, x, history, coefficients, noise)
+    return _call("guided_step", (eps, row_start, weights, x, history, coefficients, noise))
 
 
 def group_norm_silu(
@@ -80,10 +78,7 @@ def group_norm_silu(
     Raises:
         BadInput: shapes, dtypes or devices do not fit together, or C is not a multiple of groups.
     """
-    schemas.check_group_norm_silu(x, weight, bias, groups, eps, shift)
-    if _plain(x, weight, bias, shift):
-        return reference.group_norm_silu(x, weight, bias, groups, eps, shift, silu)
-    return torch.ops.ip2p_fast.group_norm_silu.default(x, weight, bias, groups, eps, shift, silu)
+    return _call("group_norm_silu", (x, weight, bias, groups, eps, shift, silu))
 
 
 def use(mode: str) -> AbstractContextManager[None]:
@@ -116,11 +111,23 @@ def _restoring(previous: str) -> Iterator[None]:
         _mode = previous
 
 
-def _plain(*tensors: Tensor | None) -> bool:
+def _call(name: str, arguments: tuple[Any, ...]) -> Any:
+    if _plain(arguments):
+        return implementations.checked(name, getattr(reference, name))(*arguments)
+    try:
+        return _OPERATORS[name](*arguments)
+    except RuntimeError:
+        # every implementation checks its arguments; this says the same in better words, and costs a good call nothing
+        schemas.CHECKS[name](*arguments)
+        raise
+
+
+def _plain(arguments: tuple[Any, ...]) -> bool:
     """Whether the call belongs to the reference: asked for, float64, or with a gradient to keep."""
     if _mode == "reference":
         return True
-    given = [t for t in tensors if t is not None]
-    return any(t.dtype == torch.float64 for t in given) or (
-        torch.is_grad_enabled() and any(t.requires_grad for t in given)
-    )
+    training = torch.is_grad_enabled()
+    for value in arguments:
+        if isinstance(value, Tensor) and (value.dtype == torch.float64 or (training and value.requires_grad)):
+            return True
+    return False

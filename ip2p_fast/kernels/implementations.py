@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from ip2p_fast.build_info import build_info
 from ip2p_fast.kernels import reference
-from ip2p_fast.kernels.schemas import SCHEMAS
+from ip2p_fast.kernels.schemas import CHECKS, SCHEMAS
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,25 @@ class Implementations:
 def load() -> Implementations:
     """Register the best implementation of every operator. Called once, after `schemas.define`."""
     for name in SCHEMAS:
-        torch.library.impl(f"ip2p_fast::{name}", "default", getattr(reference, name))
+        torch.library.impl(f"ip2p_fast::{name}", "default", checked(name, getattr(reference, name)))
     extension, why = _extension()
     on_cuda = extension is not None and bool(extension.build_info()["cuda_arch"])
     triton = not on_cuda and torch.version.cuda is not None and importlib.util.find_spec("triton") is not None
     if triton:
         for name in SCHEMAS:
             kernel = importlib.import_module(f"ip2p_fast.kernels.triton_kernels.{name}")
-            torch.library.impl(f"ip2p_fast::{name}", "cuda", getattr(kernel, name))
+            torch.library.impl(f"ip2p_fast::{name}", "cuda", checked(name, getattr(kernel, name)))
     return Implementations(extension, why, triton)
+
+
+def checked(name: str, implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """A Python implementation that checks its arguments first, as those in C++ do by themselves."""
+
+    def run(*arguments: Any) -> Any:
+        CHECKS[name](*arguments)
+        return implementation(*arguments)
+
+    return run
 
 
 def _extension() -> tuple[ModuleType | None, str]:

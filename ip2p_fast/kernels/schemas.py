@@ -6,6 +6,8 @@ Implementations live elsewhere: `reference.py` for every device, `csrc/cpu` and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -42,34 +44,19 @@ def check_guided_step(
     eps: Tensor, row_start: Tensor, weights: Tensor, x: Tensor, history: Tensor, coefficients: Tensor, noise: Tensor
 ) -> None:
     """Raise BadInput unless the arguments fit together. The values of `row_start` are read on the CPU only: no sync."""
-    if x.dim() != 4 or x.shape[0] < 1:
-        raise BadInput(f"guided_step: x has shape {list(x.shape)}; it must be [edits >= 1, channels, height, width]")
-    edits, *latent = x.shape
-    rows = eps.shape[0] if eps.dim() else 0
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    for name, tensor, shape, dtype in (
-        ("eps", eps, (rows, *latent), eps.dtype),
-        ("row_start", row_start, (edits + 1,), torch.int64),
-        ("weights", weights, (rows,), wide),
-        ("x", x, x.shape, wide),
-        ("history", history, (edits, 2, *latent), wide),
-        ("coefficients", coefficients, (edits, len(COEFFICIENTS)), wide),
-        ("noise", noise, x.shape, wide),
-    ):
-        if tensor.shape != shape:
-            raise BadInput(f"guided_step: {name} has shape {list(tensor.shape)}; x and eps ask for {list(shape)}")
-        if tensor.dtype != dtype:
-            raise BadInput(f"guided_step: {name} is {tensor.dtype}; it must be {dtype} (only eps may be narrower)")
-        if tensor.device != x.device:
-            raise BadInput(f"guided_step: {name} is on {tensor.device}, x on {x.device}; move both to one device")
-    if not eps.is_floating_point():
-        raise BadInput(f"guided_step: eps is {eps.dtype}; it must be a floating-point tensor")
+    _check_guided_step_shapes(eps, row_start, weights, x, history, coefficients, noise)
     if row_start.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_row_start(row_start.tolist(), rows)
+        _check_row_start(row_start.tolist(), eps.shape[0])
 
 
 def check_group_norm_silu(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, shift: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float = 1e-5,
+    shift: Tensor | None = None,
+    silu: bool = True,
 ) -> None:
     """Raise BadInput unless the arguments fit together."""
     if x.dim() != 4 or not x.is_floating_point():
@@ -94,6 +81,40 @@ def check_group_norm_silu(
             raise BadInput(f"group_norm_silu: {name} is on {tensor.device}, x on {x.device}; move both to one device")
 
 
+CHECKS: dict[str, Callable[..., None]] = {
+    "guided_step": check_guided_step,
+    "group_norm_silu": check_group_norm_silu,
+}
+"""Operator -> its check, which takes the operator's arguments."""
+
+
+def _check_guided_step_shapes(
+    eps: Tensor, row_start: Tensor, weights: Tensor, x: Tensor, history: Tensor, coefficients: Tensor, noise: Tensor
+) -> None:
+    if x.dim() != 4 or x.shape[0] < 1:
+        raise BadInput(f"guided_step: x has shape {list(x.shape)}; it must be [edits >= 1, channels, height, width]")
+    edits, *latent = x.shape
+    rows = eps.shape[0] if eps.dim() else 0
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    for name, tensor, shape, dtype in (
+        ("eps", eps, (rows, *latent), eps.dtype),
+        ("row_start", row_start, (edits + 1,), torch.int64),
+        ("weights", weights, (rows,), wide),
+        ("x", x, x.shape, wide),
+        ("history", history, (edits, 2, *latent), wide),
+        ("coefficients", coefficients, (edits, len(COEFFICIENTS)), wide),
+        ("noise", noise, x.shape, wide),
+    ):
+        if tensor.shape != shape:
+            raise BadInput(f"guided_step: {name} has shape {list(tensor.shape)}; x and eps ask for {list(shape)}")
+        if tensor.dtype != dtype:
+            raise BadInput(f"guided_step: {name} is {tensor.dtype}; it must be {dtype} (only eps may be narrower)")
+        if tensor.device != x.device:
+            raise BadInput(f"guided_step: {name} is on {tensor.device}, x on {x.device}; move both to one device")
+    if not eps.is_floating_point():
+        raise BadInput(f"guided_step: eps is {eps.dtype}; it must be a floating-point tensor")
+
+
 def _check_row_start(starts: list[int], rows: int) -> None:
     rising = all(first <= second for first, second in zip(starts, starts[1:], strict=False))
     if not rising or starts[0] < 0 or starts[-1] > rows:
@@ -101,6 +122,7 @@ def _check_row_start(starts: list[int], rows: int) -> None:
 
 
 def _fake_guided_step(eps, row_start, weights, x, history, coefficients, noise):
+    _check_guided_step_shapes(eps, row_start, weights, x, history, coefficients, noise)
     return (
         torch.empty_like(x, memory_format=torch.contiguous_format),
         torch.empty_like(history, memory_format=torch.contiguous_format),
@@ -108,4 +130,5 @@ def _fake_guided_step(eps, row_start, weights, x, history, coefficients, noise):
 
 
 def _fake_group_norm_silu(x, weight, bias, groups, eps=1e-5, shift=None, silu=True):
+    check_group_norm_silu(x, weight, bias, groups, eps, shift)
     return torch.empty_like(x, memory_format=output_format(x))
