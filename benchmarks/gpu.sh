@@ -14,7 +14,7 @@ out=${OUT:-benchmarks/results}
 quick=(${1:+"$1"})
 python=${PYTHON:-python3}
 site=$PWD/build/gpu/site
-stages=(gpu-kernels gpu-step gpu-edit gpu-compiled)
+stages=(gpu-kernels gpu-attention gpu-step gpu-edit gpu-compiled)
 mkdir -p "$out" "$site"
 [[ $out = /* ]] || out=$PWD/$out
 # `python -m` would put the checkout itself before the package that is built from it

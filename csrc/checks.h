@@ -50,6 +50,23 @@ inline void check_group_norm_silu(const at::Tensor& x, const at::Tensor& weight,
         "group_norm_silu: shift must be [N, C] on the device of x");
 }
 
+inline void check_paired_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                   const at::Tensor& source_of_row) {
+  TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && v.dim() == 4, "paired_attention: q, k and v must be [rows, heads, N, d]");
+  TORCH_CHECK(k.size(0) == q.size(0) && k.size(1) == q.size(1) && k.size(3) == q.size(3), "paired_attention: q ",
+              q.sizes(), " and k ", k.sizes(), " must agree in rows, heads and d");
+  TORCH_CHECK(v.size(1) == k.size(1) && v.size(2) == k.size(2), "paired_attention: k ", k.sizes(), " and v ", v.sizes(),
+              " must agree in heads and tokens");
+  TORCH_CHECK(k.size(2) >= 1 && q.size(3) >= 1, "paired_attention: k has no tokens, or d is 0");
+  TORCH_CHECK(
+      source_of_row.scalar_type() == at::kLong && source_of_row.dim() == 1 && source_of_row.size(0) == v.size(0),
+      "paired_attention: source_of_row must be int64, one a row of v");
+  TORCH_CHECK(v.is_floating_point() && q.scalar_type() == v.scalar_type() && k.scalar_type() == v.scalar_type(),
+              "paired_attention: q, k and v must have one floating-point dtype");
+  for (const at::Tensor* other : {&q, &k, &source_of_row})
+    TORCH_CHECK(other->device() == v.device(), "paired_attention: every tensor must be on one device");
+}
+
 // schemas.output_format: channels_last for a channels-last tensor, whole or a slice of a larger one
 inline at::MemoryFormat output_format(const at::Tensor& x) {
   return x.stride(1) == 1 && !x.is_contiguous() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;

@@ -1,6 +1,6 @@
 """The fused operators, and the one place where an implementation is chosen.
 
-`guided_step` and `group_norm_silu` call a `torch.ops.ip2p_fast` operator. Which code runs is
+Each function calls a `torch.ops.ip2p_fast` operator. Which code runs is
 the dispatcher's choice by device: the C++ extension on CPU and CUDA where it is built, Triton on CUDA where it is not,
 `reference.py` elsewhere. `use("reference")` sends every later call to the reference instead.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ip2p_fast.kernels import implementations, reference, schemas
 
-__all__ = ["group_norm_silu", "guided_step", "status", "use"]
+__all__ = ["group_norm_silu", "guided_step", "paired_attention", "status", "use"]
 
 schemas.define()
 _LOADED = implementations.load()
@@ -79,6 +79,25 @@ def group_norm_silu(
         BadInput: shapes, dtypes or devices do not fit together, or C is not a multiple of groups.
     """
     return _call("group_norm_silu", (x, weight, bias, groups, eps, shift, silu))
+
+
+def paired_attention(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tensor) -> Tensor:
+    """Attention in which rows share maps: row r is softmax(q[s] k[s]^T / sqrt(d)) v[r] with s = source_of_row[r].
+
+    A map is computed once for all the rows that use it, and never stored: Prompt-to-Prompt's injection of the source
+    picture's self-attention (Hertz et al. 2022, section 3.2) at less than the cost of plain attention.
+
+    Args:
+        q: [S, heads, N, d], float32, bfloat16 or float16: the queries of the S maps. S may be the number of rows.
+        k: [S, heads, M, d], their keys.
+        v: [R, heads, M, dv], the values of the R rows.
+        source_of_row: [R] int64 on the device of v, the map that each row uses, 0 to S - 1.
+    Returns:
+        [R, heads, N, dv], contiguous, in the dtype of v. float64 is accepted too and computed by the reference.
+    Raises:
+        BadInput: shapes, dtypes, devices or source_of_row do not fit together.
+    """
+    return _call("paired_attention", (q, k, v, source_of_row))
 
 
 def use(mode: str) -> AbstractContextManager[None]:

@@ -19,24 +19,29 @@ from ip2p_fast.kernels.schemas import CHECKS, SCHEMAS
 
 @dataclass(frozen=True)
 class Implementations:
-    """What `load` found: the extension's module or None, the reason when None, and whether Triton serves CUDA."""
+    """What `load` found: the extension's module or None, the reason when None, and the operators Triton serves."""
 
     extension: ModuleType | None
     why: str
-    triton: bool
+    triton: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
         """The dict of `kernels.status()`, without the mode."""
         built = self.extension.build_info() if self.extension else {"cuda_arch": "", "isa": None}
         kind = "none" if not self.extension else "cuda" if built["cuda_arch"] else "cpu"
-        cpu = f"c++ ({built['isa']})" if self.extension else "reference"
-        cuda = "cuda c++" if kind == "cuda" else "triton" if self.triton else "reference"
+        runs = {
+            name: {
+                "cpu": f"c++ ({built['isa']})" if _has_kernel(name, "CPU") else "reference",
+                "cuda": "triton" if name in self.triton else "cuda c++" if _has_kernel(name, "CUDA") else "reference",
+            }
+            for name in SCHEMAS
+        }
         return {
             "extension": kind,
             "why": self.why,
             "isa": built["isa"],
             "build": built if self.extension else None,
-            "kernels": {name: {"cpu": cpu, "cuda": cuda} for name in SCHEMAS},
+            "kernels": runs,
         }
 
 
@@ -45,12 +50,12 @@ def load() -> Implementations:
     for name in SCHEMAS:
         torch.library.impl(f"ip2p_fast::{name}", "default", checked(name, getattr(reference, name)))
     extension, why = _extension()
-    on_cuda = extension is not None and bool(extension.build_info()["cuda_arch"])
-    triton = not on_cuda and torch.version.cuda is not None and importlib.util.find_spec("triton") is not None
-    if triton:
-        for name in SCHEMAS:
-            kernel = importlib.import_module(f"ip2p_fast.kernels.triton_kernels.{name}")
-            torch.library.impl(f"ip2p_fast::{name}", "cuda", checked(name, getattr(kernel, name)))
+    triton: tuple[str, ...] = ()
+    if torch.version.cuda is not None and importlib.util.find_spec("triton") is not None:
+        triton = tuple(name for name in SCHEMAS if not _has_kernel(name, "CUDA"))
+    for name in triton:
+        kernel = importlib.import_module(f"ip2p_fast.kernels.triton_kernels.{name}")
+        torch.library.impl(f"ip2p_fast::{name}", "cuda", checked(name, getattr(kernel, name)))
     return Implementations(extension, why, triton)
 
 
@@ -62,6 +67,11 @@ def checked(name: str, implementation: Callable[..., Any]) -> Callable[..., Any]
         return implementation(*arguments)
 
     return run
+
+
+def _has_kernel(name: str, device: str) -> bool:
+    """Whether the dispatcher holds an implementation for this very device, beside the one for all."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"ip2p_fast::{name}", device)
 
 
 def _extension() -> tuple[ModuleType | None, str]:

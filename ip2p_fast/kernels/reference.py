@@ -1,6 +1,6 @@
 """The operators in plain PyTorch: the oracle of the tests, and what runs where no kernel is built.
 
-Both are differentiable, run on any device, and compute in float32, or in float64 when they are given float64.
+All are differentiable, run on any device, and compute in float32, or in float64 when they are given float64.
 """
 
 from __future__ import annotations
@@ -47,6 +47,14 @@ def group_norm_silu(
     y = torch.group_norm(y, groups, weight.to(wide), bias.to(wide), eps)
     y = F.silu(y) if silu else y
     return y.to(x.dtype).contiguous(memory_format=output_format(x))
+
+
+def paired_attention(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tensor) -> Tensor:
+    """See `ip2p_fast.kernels.paired_attention`. The maps are made, as the paper has it: [rows, heads, N, M] of them."""
+    wide = torch.float64 if v.dtype == torch.float64 else torch.float32
+    logits = torch.einsum("rhnd,rhmd->rhnm", q.to(wide), k.to(wide)) * q.shape[-1] ** -0.5
+    maps = logits.softmax(-1)[source_of_row]
+    return torch.einsum("rhnm,rhmd->rhnd", maps, v.to(wide)).to(v.dtype)
 
 
 def _times(coefficient: Tensor, value: Tensor) -> Tensor:

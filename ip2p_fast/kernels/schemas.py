@@ -24,6 +24,7 @@ SCHEMAS = {
         "(Tensor x, Tensor weight, Tensor bias, int groups, float eps=1e-5, Tensor? shift=None, bool silu=True)"
         " -> Tensor"
     ),
+    "paired_attention": "(Tensor q, Tensor k, Tensor v, Tensor source_of_row) -> Tensor",
 }
 
 
@@ -33,6 +34,7 @@ def define() -> None:
         torch.library.define(f"ip2p_fast::{name}", schema, tags=torch.Tag.pt2_compliant_tag)
     torch.library.register_fake("ip2p_fast::guided_step", _fake_guided_step)
     torch.library.register_fake("ip2p_fast::group_norm_silu", _fake_group_norm_silu)
+    torch.library.register_fake("ip2p_fast::paired_attention", _fake_paired_attention)
 
 
 def output_format(x: Tensor) -> torch.memory_format:
@@ -81,9 +83,21 @@ def check_group_norm_silu(
             raise BadInput(f"group_norm_silu: {name} is on {tensor.device}, x on {x.device}; move both to one device")
 
 
+def check_paired_attention(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tensor) -> None:
+    """Raise BadInput unless the arguments fit together. `source_of_row` is read on the CPU only: no sync."""
+    _check_paired_attention_shapes(q, k, v, source_of_row)
+    if source_of_row.device.type == "cpu" and not torch.compiler.is_compiling():
+        for row, source in enumerate(source_of_row.tolist()):
+            if not 0 <= source < q.shape[0]:
+                raise BadInput(
+                    f"paired_attention: source_of_row[{row}] is {source}; it must be one of the {q.shape[0]} rows of q"
+                )
+
+
 CHECKS: dict[str, Callable[..., None]] = {
     "guided_step": check_guided_step,
     "group_norm_silu": check_group_norm_silu,
+    "paired_attention": check_paired_attention,
 }
 """Operator -> its check, which takes the operator's arguments."""
 
@@ -115,6 +129,29 @@ def _check_guided_step_shapes(
         raise BadInput(f"guided_step: eps is {eps.dtype}; it must be a floating-point tensor")
 
 
+def _check_paired_attention_shapes(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tensor) -> None:
+    if q.dim() != 4 or q.shape[3] < 1:
+        raise BadInput(f"paired_attention: q has shape {list(q.shape)}; it must be [maps, heads, N, d >= 1]")
+    maps, heads, _, dim = q.shape
+    if k.dim() != 4 or (*k.shape[:2], k.shape[3]) != (maps, heads, dim) or k.shape[2] < 1:
+        raise BadInput(f"paired_attention: k has shape {list(k.shape)}; q asks for [{maps}, {heads}, M >= 1, {dim}]")
+    if v.dim() != 4 or v.shape[1:3] != k.shape[1:3]:
+        raise BadInput(f"paired_attention: v has shape {list(v.shape)}; k asks for [rows, {heads}, {k.shape[2]}, any]")
+    if source_of_row.dtype != torch.int64 or source_of_row.shape != v.shape[:1]:
+        raise BadInput(
+            f"paired_attention: source_of_row is {source_of_row.dtype} {list(source_of_row.shape)};"
+            f" v asks for int64 [{v.shape[0]}]"
+        )
+    if not v.is_floating_point():
+        raise BadInput(f"paired_attention: v is {v.dtype}; it must be a floating-point tensor")
+    for name, tensor in (("q", q), ("k", k)):
+        if tensor.dtype != v.dtype:
+            raise BadInput(f"paired_attention: {name} is {tensor.dtype}, v is {v.dtype}; they must be the same")
+    for name, tensor in (("q", q), ("k", k), ("source_of_row", source_of_row)):
+        if tensor.device != v.device:
+            raise BadInput(f"paired_attention: {name} is on {tensor.device}, v on {v.device}; move both to one device")
+
+
 def _check_row_start(starts: list[int], rows: int) -> None:
     rising = all(first <= second for first, second in zip(starts, starts[1:], strict=False))
     if not rising or starts[0] < 0 or starts[-1] > rows:
@@ -132,3 +169,8 @@ def _fake_guided_step(eps, row_start, weights, x, history, coefficients, noise):
 def _fake_group_norm_silu(x, weight, bias, groups, eps=1e-5, shift=None, silu=True):
     check_group_norm_silu(x, weight, bias, groups, eps, shift)
     return torch.empty_like(x, memory_format=output_format(x))
+
+
+def _fake_paired_attention(q, k, v, source_of_row):
+    _check_paired_attention_shapes(q, k, v, source_of_row)
+    return v.new_empty(v.shape[0], v.shape[1], q.shape[2], v.shape[3])

@@ -159,6 +159,62 @@ def check_large_mean(implementation, device="cpu"):
         assert error(implementation(x, weight, bias, groups, eps, None, True), exact) < 1e-3, memory
 
 
+@dataclass(frozen=True)
+class Paired:
+    """One case of paired_attention: the map of each row, sizes, and whether heads are split off a wider tensor."""
+
+    source_of_row: tuple[int, ...]
+    maps: int
+    heads: int = 2
+    queries: int = 33
+    keys: int = 33
+    dim: int = 16
+    value_dim: int = 16
+    dtype: torch.dtype = torch.float32
+    split: bool = False
+
+    def arguments(self, device="cpu", seed=0):
+        """(q, k, v, source_of_row) of unit-normal values."""
+        random = torch.Generator().manual_seed(seed)
+
+        def tokens(rows, count, dim):
+            x = torch.randn(rows, count, self.heads, dim, generator=random).to(self.dtype).transpose(1, 2)
+            return (x if self.split else x.contiguous()).to(device)
+
+        q, k = tokens(self.maps, self.queries, self.dim), tokens(self.maps, self.keys, self.dim)
+        v = tokens(len(self.source_of_row), self.keys, self.value_dim)
+        return q, k, v, torch.tensor(self.source_of_row).to(device)
+
+
+PAIRED = [
+    *(Paired((0, 0, 2, 2), maps=4, dtype=dtype, split=True) for dtype in DTYPES),  # the four rows of Prompt-to-Prompt
+    *(Paired((0, 1, 0, 1), maps=2, dim=40, value_dim=40, dtype=dtype) for dtype in DTYPES),  # fewer maps than rows
+    Paired((0, 1, 2), maps=3),  # nothing shared: plain attention
+    Paired((1, 1, 1, 0, 1), maps=3, queries=1, keys=70),  # five rows, an odd number of them on one map, one unused
+    Paired((0, 0), maps=1, heads=1, queries=130, keys=600),  # more than one block either way
+    Paired((0, 0), maps=1, heads=3, queries=7, keys=5, dim=5, value_dim=3),
+    Paired((0, 0), maps=1, heads=1, queries=65, keys=77, dim=33, value_dim=40, dtype=torch.bfloat16),
+    Paired((0,), maps=1, queries=1, keys=1),
+]
+
+
+def check_paired(implementation, case, device="cpu"):
+    q, k, v, source_of_row = case.arguments(device)
+    exact = reference.paired_attention(q.double(), k.double(), v.double(), source_of_row)
+    same = F.scaled_dot_product_attention(q[source_of_row], k[source_of_row], v)
+    got = implementation(q, k, v, source_of_row)
+    assert got.dtype == v.dtype and got.shape == exact.shape and got.is_contiguous()
+    assert error(got, exact) <= 2 * error(same, exact) + ULPS[v.dtype], case
+
+
+def check_large_logits(implementation, device="cpu"):
+    """Scores in the thousands, of either sign: one key takes all, and nothing overflows."""
+    q, k, v, source_of_row = Paired((0, 0), maps=1, keys=600).arguments(device)
+    q, k = 100 * q, 100 * k
+    exact = reference.paired_attention(q.double(), k.double(), v.double(), source_of_row)
+    assert error(implementation(q, k, v, source_of_row), exact) < 2e-3
+
+
 def plain_norm(x, weight, bias, groups, eps, shift, silu):
     """What a model without this operator runs, in the dtype of x."""
     y = x if shift is None else x + shift[:, :, None, None]

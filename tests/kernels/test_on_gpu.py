@@ -4,7 +4,17 @@ import importlib
 
 import pytest
 import torch
-from kernel_cases import NORMS, STEPS, check_large_mean, check_norm, check_step, check_zeros_hide_what_they_multiply
+from kernel_cases import (
+    NORMS,
+    PAIRED,
+    STEPS,
+    check_large_logits,
+    check_large_mean,
+    check_norm,
+    check_paired,
+    check_step,
+    check_zeros_hide_what_they_multiply,
+)
 
 from ip2p_fast import kernels
 
@@ -38,5 +48,15 @@ def test_a_large_mean_costs_no_digits(implementation):
     check_large_mean(implementation("group_norm_silu"), "cuda")
 
 
-def test_something_fused_serves_cuda():
-    assert set(kernels.status()["kernels"]["guided_step"].values()) & {"cuda c++", "triton"}
+@pytest.mark.parametrize("case", PAIRED, ids=str)
+def test_paired_attention(implementation, case):
+    check_paired(implementation("paired_attention"), case, "cuda")
+
+
+def test_large_logits(implementation):
+    check_large_logits(implementation("paired_attention"), "cuda")
+
+
+@pytest.mark.parametrize("name", ["guided_step", "group_norm_silu", "paired_attention"])
+def test_something_fused_serves_cuda(name):
+    assert kernels.status()["kernels"][name]["cuda"] in ("cuda c++", "triton")

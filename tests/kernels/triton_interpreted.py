@@ -6,17 +6,21 @@ import pytest
 import torch
 from kernel_cases import (
     NORMS,
+    PAIRED,
     STEPS,
     Norm,
     Step,
+    check_large_logits,
     check_large_mean,
     check_norm,
+    check_paired,
     check_step,
     check_zeros_hide_what_they_multiply,
 )
 
 from ip2p_fast.kernels.triton_kernels.group_norm_silu import group_norm_silu
 from ip2p_fast.kernels.triton_kernels.guided_step import guided_step
+from ip2p_fast.kernels.triton_kernels.paired_attention import paired_attention
 
 warnings.filterwarnings("ignore", "overflow encountered in exp")  # e^-y of a very negative y: y / inf = 0 is meant
 
@@ -48,3 +52,12 @@ def test_a_large_mean_costs_no_digits():
 
 def test_many_slabs_merge_as_few():
     check_norm(group_norm_silu, Norm((1, 8, 40, 40), 2))  # 100 slabs: more than one block of them
+
+
+@pytest.mark.parametrize("case", [case for case in PAIRED if case.dtype != torch.bfloat16], ids=str)
+def test_paired_attention(case):
+    check_paired(paired_attention, case)
+
+
+def test_large_logits():
+    check_large_logits(paired_attention)
