@@ -52,7 +52,7 @@ def train_pocket(
 
     row = size_named(size)
     figures: dict[str, float] = {}
-    with _bar() as watch:
+    with progress() as watch:
         work = Work(
             size=row,
             runs=out,
@@ -92,7 +92,7 @@ def evaluate_pocket(
     if document is not None and record is None:
         raise BadInput("--document needs --record: a table is drawn from a results file")
 
-    with _bar() as watch:
+    with progress() as watch:
         editor = Editor.from_pretrained(model)
         scales = {"text_guidance": text_guidance, "image_guidance": image_guidance, "steps": steps}
         report = evaluate(editor, limit, scales, lambda done: watch("edits", done / limit, f"{done} of {limit}"))
@@ -129,7 +129,7 @@ def _device(name: str) -> str:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[str, float, str], None]]:
+def progress() -> Iterator[Callable[[str, float, str], None]]:
     """A progress bar on stderr; where stderr is no terminal, a line each time."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

@@ -23,6 +23,9 @@
 #include "isa.h"
 #include "numbers.h"
 
+// older releases of PyTorch lack the products; there the operator's reference runs
+#if defined(CPUBLAS_BRGEMM_F32F32F32) && defined(CPUBLAS_BRGEMM_BF16BF16F32) && defined(CPUBLAS_BRGEMM_F16F16F32)
+
 namespace ip2p {
 namespace {
 
@@ -278,3 +281,5 @@ at::Tensor paired_attention(const at::Tensor& q, const at::Tensor& k, const at::
 TORCH_LIBRARY_IMPL(ip2p_fast, CPU, m) { m.impl("paired_attention", paired_attention); }
 
 }  // namespace ip2p
+
+#endif

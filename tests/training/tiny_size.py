@@ -4,5 +4,5 @@ from dataclasses import replace
 
 from ip2p_fast.training.pocket.sizes import size_named
 
-TINY = replace(size_named("tiny"), pairs=8, unet_pairs=6)
+TINY = replace(size_named("tiny"), pairs=8)
 STEPS = TINY.unet.steps

@@ -26,15 +26,13 @@ class Stage:
 class Size:
     """One row: picture side in pixels, pairs to render, the networks' widths from fine to coarse, and their training.
 
-    The first `unet_pairs` of the pairs are encoded for the UNet; the other stages see all. The autoencoder halves
-    the side once less than it has widths. `unet_attention` says at which levels the UNet attends to the text (and to
-    itself). The guidance scales are those that `ip2p-fast evaluate pocket` found best for the trained model.
+    The autoencoder halves the side once less than it has widths. `unet_attention` says at which levels the UNet attends
+    to the text (and to itself). The guidance scales are those that suited the trained model best.
     """
 
     name: str
     pixels: int
     pairs: int
-    unet_pairs: int
     vae_widths: tuple[int, ...]
     unet_widths: tuple[int, ...]
     unet_attention: tuple[bool, ...]
@@ -61,7 +59,6 @@ SIZES = {
             name="cpu64",
             pixels=64,
             pairs=40_960,
-            unet_pairs=40_960,
             vae_widths=(32, 64, 128),
             unet_widths=(64, 128, 192),
             unet_attention=(False, True, True),
@@ -77,7 +74,6 @@ SIZES = {
             name="gpu128",
             pixels=128,
             pairs=24_576,
-            unet_pairs=24_576,
             vae_widths=(32, 64, 128, 128),
             unet_widths=(64, 128, 192),
             unet_attention=(False, True, True),
@@ -93,7 +89,6 @@ SIZES = {
             name="gpu256",
             pixels=256,
             pairs=16_384,
-            unet_pairs=16_384,
             vae_widths=(32, 64, 128, 128),
             unet_widths=(64, 128, 192),
             unet_attention=(False, True, True),
@@ -109,8 +104,7 @@ SIZES = {
         Size(
             name="tiny",
             pixels=16,
-            pairs=1_024,
-            unet_pairs=64,
+            pairs=64,
             vae_widths=(16, 32, 32),
             unet_widths=(32, 64),
             unet_attention=(False, True),

@@ -129,7 +129,7 @@ def _latents(work: Work) -> dict[str, float]:
         work.watch("latents", done / count, f"pair {done} of {count}")
 
     encoder, vae = text_tower(clip), load_vae(work.model, work.device)
-    data = prepare_latents(_pairs(work, work.size.unet_pairs), vae, encoder, tokenizer, work.seed, advance)
+    data = prepare_latents(_pairs(work), vae, encoder, tokenizer, work.seed, advance)
     torch.save(vars(data), _latents_file(work))
     return {"instructions": float(len(data.contexts))}
 
@@ -144,7 +144,7 @@ def _unet(work: Work) -> dict[str, float]:
 
 def _decoder(work: Work) -> dict[str, float]:
     latents, vae = _load_latents(work).latents, load_vae(work.model, work.device)
-    vae = train_decoder(work.size, vae, latents, _pairs(work, work.size.unet_pairs), work.run("decoder"))
+    vae = train_decoder(work.size, vae, latents, _pairs(work), work.run("decoder"))
     if rank() != 0:
         return {}
     publish_vae(vae, work.model)
@@ -171,8 +171,8 @@ def _load_latents(work: Work) -> Latents:
     return Latents(**torch.load(path, weights_only=True))
 
 
-def _pairs(work: Work, count: int | None = None) -> Pairs:
-    return load_pairs(work.runs / "data", "train", work.size.pixels, count or work.size.pairs)
+def _pairs(work: Work) -> Pairs:
+    return load_pairs(work.runs / "data", "train", work.size.pixels, work.size.pairs)
 
 
 def _held_out(work: Work) -> Pairs:
