@@ -1,11 +1,7 @@
 """The pocket model as it is shipped."""
 
-import json
-
 import numpy as np
 import pytest
-from diffusers import StableDiffusionInstructPix2PixPipeline
-from PIL import Image
 
 from ip2p_fast import Editor
 from ip2p_fast.checkpoints import POCKET
@@ -35,28 +31,17 @@ def test_the_reader_reads_every_attribute_of_fresh_held_out_renders():
     assert np.mean(list(shares.values())) >= 0.99
 
 
-def test_diffusers_own_pipeline_loads_the_folder_and_edits():
-    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(POCKET)
-    pipeline.set_progress_bar_config(disable=True)
-    size = json.loads((POCKET / "defaults.json").read_text())["size"]
-    picture = Image.fromarray(draw_pairs("held-out", 1, size).pixels[0, 0])
-    assert pipeline("make it night", image=picture, num_inference_steps=2).images[0].size == (size, size)
-
-
-def test_some_edits_do_as_asked_which_an_untouched_picture_never_does(editor):
+def test_an_untouched_picture_never_does_as_asked():
     untouched = draw_pairs("held-out", 16, 64)
-    reader = load_reader(POCKET / "reader")
-    assert judge(reader, untouched, untouched.pixels[:, 0]).target_success == 0
-    report = evaluate(editor, 16)
-    assert report.edits == 16
-    assert report.target_success > 0 and report.preservation > 0
+    assert judge(load_reader(POCKET / "reader"), untouched, untouched.pixels[:, 0]).target_success == 0
 
 
-# Strict: the day better weights ship, this mark has to go.
-@pytest.mark.xfail(strict=True, reason="the shipped weights are trained too briefly: benchmarks/results/pocket.json")
-def test_edits_follow_the_instruction_more_often_than_not(editor):
-    report = evaluate(editor, 16)
-    assert report.target_success > 0.5 and report.preservation > 0.5
+def test_edits_do_as_asked_and_keep_the_rest(editor):
+    report = evaluate(editor, 32)
+    assert report.edits == 32
+    # 80% each is the bar, measured on 1,000 in benchmarks/results/pocket.json; this has room for a sample of 32
+    assert report.target_success >= 0.75
+    assert report.preservation >= 0.7
 
 
 def test_the_sheet_shows_the_first_edits_of_every_kind():

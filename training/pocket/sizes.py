@@ -43,7 +43,7 @@ class Size:
     clip: Stage
     unet: Stage
     decoder: Stage
-    text_guidance: float = 3.0
+    text_guidance: float = 2.0
     image_guidance: float = 1.5
 
     @property
