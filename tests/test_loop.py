@@ -1,5 +1,7 @@
 """The loop: edits join and leave at any step, and none notices the others."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -124,9 +126,22 @@ def test_raising_cancelled_takes_that_edit_out_and_no_other(loop, make_edit):
     loop.cancel(gone)  # again, to no effect
 
 
+def test_edits_of_two_sizes_do_not_undo_each_others_batches(loop, make_edit, pictures):
+    small = np.array(pictures[0].resize((64, 64)))
+    large = np.array(pictures[0].resize((128, 64)))
+    for picture in (small, large, small):
+        loop.add([dataclasses.replace(make_edit(), image=picture)])
+    loop.step()
+    rows = {size: entry[2] for size, entry in loop.backend._rows.items()}
+    assert len(rows) == 2
+    loop.step()
+    assert all(loop.backend._rows[size][2] is before for size, before in rows.items())
+
+
 def test_an_edit_that_leaves_leaves_nothing_behind(loop, make_edit):
     keys = loop.add([make_edit(), make_edit(seed=1)])
     loop.step()
     loop.cancel(keys[0])
     loop.cancel(keys[1])
-    assert not len(loop) and not loop.backend._edits and loop.backend._batch is None and loop.backend._rows is None
+    backend = loop.backend
+    assert not len(loop) and not backend._edits and not backend._batches and not backend._rows

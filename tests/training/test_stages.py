@@ -69,7 +69,8 @@ def test_weights_are_half_precision_in_safetensors(trained):
 def test_the_model_brings_its_own_settings(trained):
     work, _, _ = trained
     defaults = json.loads((work.model / "defaults.json").read_text())
-    assert defaults == {"text_guidance": 3.0, "image_guidance": 1.5, "steps": 20, "size": TINY.pixels}
+    scales = {"text_guidance": TINY.text_guidance, "image_guidance": TINY.image_guidance}
+    assert defaults == {**scales, "steps": 20, "size": TINY.pixels}
 
 
 def test_evaluation_judges_one_edit_of_each_scene(trained):
