@@ -35,14 +35,16 @@ def measure(bench: Bench) -> list[Row]:
     }
     timings = interleave(contenders, bench.rounds(_ROUNDS), watch=watch)
     # a contest of their own: in use a step follows a step of the same model, not one of diffusers' in float32
-    watch = bench.watching("guided step, SD1.5 size, two rows and three")
-    rows = {"two": our_step(pipe, one, "auto"), "three": contenders["ours"]}
-    guidance = interleave(rows, bench.rounds(_ROUNDS), watch=watch)
+    fewer: list[Row] = []
+    for name, dtype in (("ours_fp32", "float32"), ("ours", "auto")):
+        watch = bench.watching(f"guided step, SD1.5 size, two rows and three, {dtype}")
+        rows = {"two": our_step(pipe, one, dtype), "three": contenders[name]}
+        fewer.append(_two_rows(interleave(rows, bench.rounds(_ROUNDS), watch=watch), dtype))
     auto = resolve_dtype("auto", cpu)
     gflop = unet_gflop(shape, latents, 3)
     return [
         *_against_diffusers(timings, str(auto).removeprefix("torch.")),
-        _two_rows(guidance),
+        *fewer,
         *share_of_ceiling("cpu.sd15.step", timings["ours"], gflop, cpu, auto, bench.quick),
     ]
 
@@ -74,13 +76,14 @@ def _against_diffusers(timings: dict[str, Timing], auto: str) -> list[Row]:
     ]
 
 
-def _two_rows(timings: dict[str, Timing]) -> Row:
+def _two_rows(timings: dict[str, Timing], dtype: str) -> Row:
+    kind = str(resolve_dtype(dtype, torch.device("cpu"))).removeprefix("torch.")
     two, three = timings["two"], timings["three"]
     spread = ratio(two, three)
     detail = {
-        "what": "the same step at image guidance 1, which needs two rows: its time over that at 1.5",
+        "what": f"the same step at image guidance 1, which needs two rows ({kind}): its time over that at 1.5",
         **spread.as_json(),
         "two_rows_s": two.as_json(),
         "three_rows_s": three.as_json(),
     }
-    return Row("cpu.sd15.step.image_guidance_1_vs_1_5", spread.p50, "x", "lower", 0.70, detail)
+    return Row(f"cpu.sd15.step.image_guidance_1_vs_1_5.{dtype}", spread.p50, "x", "lower", 0.70, detail)
