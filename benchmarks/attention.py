@@ -20,6 +20,7 @@ from ip2p_fast.kernels import paired_attention
 
 from .bench import Bench
 from .ceilings import matmul_ceiling, synchronizer
+from .memory import own_peak_gb
 from .results import Row
 from .timing import Timing, interleave, ratio
 
@@ -123,11 +124,6 @@ def _extra_bytes(sizes: Sizes) -> int:
     shared = torch.tensor([0, 0, 2, 2])
     paired_attention(q[:, :, :64], k[:, :, :64], v[:, :, :64], shared)  # loads libraries and starts threads
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is the present size
-    before = _status("VmHWM")
+    before = own_peak_gb()
     result = paired_attention(q, k, v, shared)
-    return max(0, _status("VmHWM") - before - result.numel() * result.element_size())
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
+    return max(0, round((own_peak_gb() - before) * 1e9) - result.numel() * result.element_size())

@@ -47,10 +47,10 @@ def _edit_once(engine: Engine, model: str | Path, settings: Settings, dtype: str
         import torch
 
         return torch.cuda.max_memory_allocated() / 1e9
-    return _own_peak_gb()
+    return own_peak_gb()
 
 
-def _own_peak_gb() -> float:
+def own_peak_gb() -> float:
     """This process's peak. Linux's own figure first: ru_maxrss begins at the parent's peak, whatever the child does."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
