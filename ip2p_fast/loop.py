@@ -8,22 +8,23 @@ noise comes from its own generator.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .backends import Backend, EditStart, StepPlan
-from .errors import Cancelled
+from .errors import BadInput, Cancelled
 from .guidance import Row, plan_rows
 from .samplers import SamplerTable
+from .sharing import Sharing, plan_sharing
 
 
 @dataclass(frozen=True)
 class LoopEdit:
     """One edit, ready to run.
 
-    image    [H, W, 3] uint8
+    image    [H, W, 3] uint8; None for a model that takes no picture, which then draws one of `size`
     tokens   [2, 77] int64             null (or negative) text, instruction
     table    the sampler's
     rows     for each of the table's steps, the rows it evaluates
@@ -31,9 +32,11 @@ class LoopEdit:
     noise    [1 + steps, C, H/f, W/f] float32 or None   start, then one a step
     mask     [H/f, W/f] float32 or None
     on_step  called after each step; may raise Cancelled to give the edit up
+    size     (H, W) in pixels where there is no image
+    sharing  what it takes from another edit of the same `add`
     """
 
-    image: np.ndarray
+    image: np.ndarray | None
     tokens: np.ndarray
     table: SamplerTable
     rows: tuple[tuple[Row, ...], ...]
@@ -41,6 +44,8 @@ class LoopEdit:
     noise: np.ndarray | None = None
     mask: np.ndarray | None = None
     on_step: Callable[[Progress], None] | None = None
+    size: tuple[int, int] | None = None
+    sharing: Sharing | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class Progress:
 class StepLoop:
     """Plans rows, runs the backend, moves every edit on by one of its own steps.
 
-    max_rows bounds the memory of a step: more rows than this are evaluated in several runs of the UNet.
+    max_rows bounds the memory of a step: more rows than this are evaluated in several runs of the UNet. Rows that share
+    attention are evaluated together.
     """
 
     def __init__(self, backend: Backend, max_rows: int | None = None) -> None:
@@ -70,8 +76,18 @@ class StepLoop:
         return sum(not flight.done for flight in self._flights.values())
 
     def add(self, edits: Iterable[LoopEdit]) -> list[int]:
-        """Takes edits in and returns their keys."""
-        flights = {next(self._keys): _Flight(edit, self._latent_shape(edit)) for edit in edits}
+        """Takes edits in and returns their keys.
+
+        Raises BadInput for an edit that shares with one that does not join with it, or that steps otherwise.
+        """
+        edits = list(edits)
+        keys = {id(edit): next(self._keys) for edit in edits}
+        flights = {}
+        for edit in edits:
+            if edit.sharing is not None:
+                _require_alike(edit, edit.sharing.source, keys)
+            source = None if edit.sharing is None else keys[id(edit.sharing.source)]
+            flights[keys[id(edit)]] = _Flight(edit, self._latent_shape(edit), source)
         self.backend.start({key: flight.start() for key, flight in flights.items()})
         self._flights |= flights
         return list(flights)
@@ -110,6 +126,7 @@ class StepLoop:
     def _plan(self, keys: list[int]) -> StepPlan:
         flights = [self._flights[key] for key in keys]
         rows = plan_rows([flight.edit.rows[flight.index] for flight in flights])
+        place = {key: i for i, key in enumerate(keys)}
         return StepPlan(
             edits=tuple(keys),
             rows=rows,
@@ -118,6 +135,12 @@ class StepLoop:
             noise=np.stack([flight.step_noise() for flight in flights]),
             levels=np.stack([flight.edit.table.levels[flight.index + 1] for flight in flights]),
             max_rows=self.max_rows,
+            sharing=plan_sharing(
+                rows,
+                [flight.edit.sharing for flight in flights],
+                [None if flight.source is None else place.get(flight.source) for flight in flights],
+                [flight.index for flight in flights],
+            ),
         )
 
     def _report(self, key: int) -> None:
@@ -132,7 +155,7 @@ class StepLoop:
 
     def _latent_shape(self, edit: LoopEdit) -> tuple[int, int, int]:
         info = self.backend.info
-        height, width = edit.image.shape[:2]
+        height, width = edit.size if edit.image is None else edit.image.shape[:2]  # type: ignore[misc]  # one is given
         return info.latent_channels, height // info.vae_scale, width // info.vae_scale
 
 
@@ -142,6 +165,7 @@ class _Flight:
 
     edit: LoopEdit
     shape: tuple[int, int, int]
+    source: int | None = None
     index: int = 0
     random: np.random.Generator = field(init=False)
 
@@ -164,3 +188,11 @@ class _Flight:
 
     def _draw(self) -> np.ndarray:
         return self.random.standard_normal(self.shape, dtype=np.float32)
+
+
+def _require_alike(edit: LoopEdit, source: LoopEdit, joining: Mapping[int, int]) -> None:
+    """Raises BadInput unless every step of the edit finds the rows that it takes maps from."""
+    if id(source) not in joining:
+        raise BadInput("an edit can share attention only with an edit that joins the loop in the same call")
+    if edit.table is not source.table or edit.rows != source.rows:
+        raise BadInput("an edit and the source it shares attention with need the same sampler table and guidance")

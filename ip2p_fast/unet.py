@@ -1,14 +1,14 @@
 """The UNet of Stable Diffusion 1.x and 2.x and smaller ones of that family, with diffusers' parameter names.
 
 Everything runs channels-last, so that a feature map [R, C, H, W] and its tokens [R, H W, C] are one memory. Text keys
-and values do not depend on the latents: `text_keys_values` makes them once an edit, and `forward` takes them.
+and values do not depend on the latents: `text_keys_values` makes them once an edit, and `forward` takes them. Rows can
+use each other's attention maps (`transformer.SharedMaps`), which is how Prompt-to-Prompt edits.
 
-Ronneberger et al. 2015 (U-Net); Rombach et al. 2022, section 3.3 (cross-attention conditioning).
+Ronneberger et al. 2015 (U-Net); Rombach et al. 2022.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,11 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import ModelError
-from .kernels import group_norm_silu
+from .layers import Conv2d, GroupNorm, Linear, TimestepEmbedding, linear_of
+from .transformer import CrossAttention, KeysValues, SelfAttention, SharedMaps, Transformer
 from .unet_config import UNetConfig
-
-# One cross-attention layer's text keys and values, each [contexts or rows, heads, tokens, head_dim].
-KeysValues = tuple[Tensor, Tensor]
 
 
 class UNet(nn.Module):
@@ -58,8 +56,10 @@ class UNet(nn.Module):
         self.conv_out = Conv2d(channels[0], config.out_channels, 3, padding=1)
 
     @classmethod
-    def load(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> UNet:
+    def load(cls, config: Mapping[str, Any], state: Mapping[str, Tensor], shares_maps: bool = False) -> UNet:
         """A UNet from a diffusers config and state dict; the tensors are taken over, not copied.
+
+        shares_maps: `forward` will be given `SharedMaps`, and must be; otherwise it must not.
 
         Raises ModelError naming tensors that are missing, left over or of another shape.
         """
@@ -68,7 +68,9 @@ class UNet(nn.Module):
         _check_tensors({name: tensor.shape for name, tensor in unet.state_dict().items()}, state)
         unet.load_state_dict(dict(state), assign=True)
         for module in unet.modules():
-            if isinstance(module, (SelfAttention, Transformer)):
+            if isinstance(module, SelfAttention):
+                module.fuse_projections(values_apart=shares_maps)
+            elif isinstance(module, Transformer):
                 module.fuse_projections()
         unet.fuse_time_projections()
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from PyTorch's stubs
@@ -79,7 +81,7 @@ class UNet(nn.Module):
         blocks = [*self.down_blocks, self.mid_block, *self.up_blocks]
         layers = [resnet.time_emb_proj for block in blocks for resnet in block.resnets]
         weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-        self.time_projection = _linear(weight, bias)
+        self.time_projection = linear_of(weight, bias)
         self.shift_widths = [layer.out_features for layer in layers]
         for block in blocks:
             for resnet in block.resnets:
@@ -93,9 +95,11 @@ class UNet(nn.Module):
         """Keys and values of every cross-attention layer, in the order of `forward`. context [contexts, 77, D]"""
         return [layer.keys_values(context) for layer in self.modules() if isinstance(layer, CrossAttention)]
 
-    def forward(self, latents: Tensor, timesteps: Tensor, text: Sequence[KeysValues]) -> Tensor:
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, text: Sequence[KeysValues], shared: SharedMaps | None = None
+    ) -> Tensor:
         """latents [R, in_channels, h, w]; timesteps [R]; text: keys and values of R rows a layer -> [R, out, h, w]"""
-        layers = iter(text)
+        layers = ((*keys_values, shared) for keys_values in text)
         x = latents.to(dtype=self.dtype, memory_format=torch.channels_last)
         time = F.silu(self.time_embedding(timesteps, self.dtype))
         shifts = iter(self.time_projection(time).split(self.shift_widths, dim=1))  # [R, out] a resnet, in order
@@ -197,177 +201,6 @@ class ResnetBlock(nn.Module):
         h = self.conv1(self.norm1(x, silu=True))
         h = self.norm2(h, silu=True, shift=shift)
         return self.conv2(h, x if self.conv_shortcut is None else self.conv_shortcut(x))
-
-
-class Transformer(nn.Module):
-    """Self-attention, text cross-attention and feed-forward over the pixels of a feature map."""
-
-    def __init__(self, config: UNetConfig, level: int, linear_projection: bool) -> None:
-        super().__init__()
-        width, heads = config.channels[level], config.heads[level]
-        if width % heads:
-            raise ModelError(f"UNet config: {width} channels do not divide into {heads} heads")
-        self.proj_in = Linear(width, width) if linear_projection else Conv2d(width, width, 1)
-        self.proj_out = Linear(width, width) if linear_projection else Conv2d(width, width, 1)
-        self.norm = GroupNorm(config.norm_groups, width, eps=1e-6)
-        self.transformer_blocks = nn.ModuleList(
-            [TransformerBlock(width, heads, config.context_dim) for _ in range(config.transformer_depth)]
-        )
-
-    def fuse_projections(self) -> None:
-        """Makes linear layers of 1x1 convolutions, whose weights differ in shape alone: tokens need no new layout."""
-        self.proj_in, self.proj_out = _as_linear(self.proj_in), _as_linear(self.proj_out)
-
-    def forward(self, x: Tensor, layers: Any) -> Tensor:
-        rows, channels, height, width = x.shape
-        residual = x.permute(0, 2, 3, 1).reshape(rows, height * width, channels)  # [R, HW, C]
-        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(rows, height * width, channels)
-        tokens = self.proj_in(tokens)
-        for block in self.transformer_blocks:
-            tokens = block(tokens, next(layers))
-        tokens = self.proj_out(tokens, residual)
-        return tokens.view(rows, height, width, channels).permute(0, 3, 1, 2)  # [R, C, H, W], channels-last
-
-
-class TransformerBlock(nn.Module):
-    def __init__(self, width: int, heads: int, context_dim: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attn1 = SelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
-        self.attn2 = CrossAttention(width, heads, context_dim)
-        self.norm3 = nn.LayerNorm(width)
-        self.ff = FeedForward(width)
-
-    def forward(self, tokens: Tensor, text: KeysValues) -> Tensor:
-        tokens = self.attn1(self.norm1(tokens), residual=tokens)
-        tokens = self.attn2(self.norm2(tokens), text, residual=tokens)
-        return self.ff(self.norm3(tokens), residual=tokens)
-
-
-class SelfAttention(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_q = Linear(width, width, bias=False)
-        self.to_k = Linear(width, width, bias=False)
-        self.to_v = Linear(width, width, bias=False)
-        self.to_out = nn.ModuleList([Linear(width, width)])
-
-    def fuse_projections(self) -> None:
-        """Puts the three projections into one matrix: one product reads the tokens once."""
-        weight = torch.cat([self.to_q.weight, self.to_k.weight, self.to_v.weight])
-        self.to_qkv = _linear(weight, bias=None)
-        del self.to_q, self.to_k, self.to_v
-
-    def forward(self, tokens: Tensor, residual: Tensor) -> Tensor:
-        q, k, v = (_split_heads(part, self.heads) for part in self.to_qkv(tokens).chunk(3, dim=-1))
-        return self.to_out[0](_attend(q, k, v), residual)
-
-
-class CrossAttention(nn.Module):
-    def __init__(self, width: int, heads: int, context_dim: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_q = Linear(width, width, bias=False)
-        self.to_k = Linear(context_dim, width, bias=False)
-        self.to_v = Linear(context_dim, width, bias=False)
-        self.to_out = nn.ModuleList([Linear(width, width)])
-
-    def keys_values(self, context: Tensor) -> KeysValues:
-        """context [contexts, tokens, context_dim] -> two of [contexts, heads, tokens, head_dim]"""
-        return _split_heads(self.to_k(context), self.heads), _split_heads(self.to_v(context), self.heads)
-
-    def forward(self, tokens: Tensor, text: KeysValues, residual: Tensor) -> Tensor:
-        return self.to_out[0](_attend(_split_heads(self.to_q(tokens), self.heads), *text), residual)
-
-
-class FeedForward(nn.Module):
-    """GEGLU; Shazeer 2020."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), Linear(4 * width, width)])
-
-    def forward(self, tokens: Tensor, residual: Tensor) -> Tensor:
-        return self.net[2](self.net[0](tokens), residual)
-
-
-class GEGLU(nn.Module):
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.proj = Linear(width, 2 * inner)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        hidden, gate = self.proj(tokens).chunk(2, dim=-1)
-        return hidden * F.gelu(gate)
-
-
-class Linear(nn.Linear):
-    """A linear layer that can add a residual."""
-
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        y = super().forward(x)
-        return y if residual is None else y + residual
-
-
-class Conv2d(nn.Conv2d):
-    """A convolution that can add a residual."""
-
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        y = super().forward(x)
-        return y if residual is None else y + residual
-
-
-class GroupNorm(nn.Module):
-    def __init__(self, groups: int, channels: int, eps: float) -> None:
-        super().__init__()
-        self.groups, self.eps = groups, eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor, silu: bool = False, shift: Tensor | None = None) -> Tensor:
-        return group_norm_silu(x, self.weight, self.bias, self.groups, self.eps, shift=shift, silu=silu)
-
-
-class TimestepEmbedding(nn.Module):
-    """Sinusoids of the timestep, cosines first, then two layers; Ho et al. 2020 (DDPM), appendix B."""
-
-    def __init__(self, width: int, time_dim: int) -> None:
-        super().__init__()
-        self.width = width
-        self.linear_1 = Linear(width, time_dim)
-        self.linear_2 = Linear(time_dim, time_dim)
-
-    def forward(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
-        """timesteps [R], may be fractional -> [R, time_dim] dtype"""
-        half = self.width // 2
-        exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) * (-math.log(10000.0) / half)
-        angles = timesteps.float()[:, None] * exponent.exp()  # [R, half]
-        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
-        return self.linear_2(F.silu(self.linear_1(sinusoids)))
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
-    layer = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer
-
-
-def _as_linear(layer: Linear | Conv2d) -> Linear:
-    return layer if isinstance(layer, Linear) else _linear(layer.weight.detach().flatten(1), layer.bias)
-
-
-def _split_heads(tokens: Tensor, heads: int) -> Tensor:
-    """[R, N, heads d] -> [R, heads, N, d], a view"""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """[R, heads, N, d] each -> [R, N, heads d]"""
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def _check_tensors(expected: Mapping[str, Sequence[int]], state: Mapping[str, Tensor]) -> None:

@@ -28,7 +28,7 @@ def _train() -> None:
 @train_app.command("pocket")
 def train_pocket(
     stage: Annotated[
-        str, typer.Argument(help="all, or one of data, vae, clip, latents, unet, decoder, reader.")
+        str, typer.Argument(help="all, or one of data, vae, clip, latents, unet, decoder, reader, captions, base.")
     ] = "all",
     size: Annotated[str, typer.Option(help="A row of training/pocket/sizes.py.")] = "cpu64",
     out: Annotated[Path, typer.Option(help="Pictures and checkpoints go here.")] = Path("runs/pocket"),

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import BadInput
 from ..guidance import RowPlan
 from ..samplers import NoiseSchedule
+from ..sharing import SharingPlan
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class ModelInfo:
 class EditStart:
     """One edit as a backend takes it in.
 
-    image   [H, W, 3] uint8
+    image   [H, W, 3] uint8, or None for a model that takes no picture
     tokens  [2, 77] int64          null (or negative) text, instruction
     noise   [C, H/f, W/f] float32  unit normal
     scale                          latents start as scale * noise
     mask    [H/f, W/f] float32 or None  1 where the edit may change the picture, 0 where it may not
     """
 
-    image: np.ndarray
+    image: np.ndarray | None
     tokens: np.ndarray
     noise: np.ndarray
     scale: float
@@ -61,6 +62,7 @@ class StepPlan:
     noise         [E, C, H/f, W/f] float32, zeros where c is 0
     levels        [E, 2] float32          (alpha, sigma) of the latents after the step
     max_rows      most rows evaluated at once, or None
+    sharing       which rows use other rows' attention maps, or None
     """
 
     edits: tuple[int, ...]
@@ -70,6 +72,7 @@ class StepPlan:
     noise: np.ndarray
     levels: np.ndarray
     max_rows: int | None = None
+    sharing: SharingPlan | None = None
 
 
 class Backend(Protocol):

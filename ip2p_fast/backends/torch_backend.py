@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import BadInput, MissingExtra
-from ..guidance import RowPlan
 from ..samplers import NoiseSchedule
+from ..sharing import SharingPlan
 from . import EditStart, ModelInfo, StepPlan
 
 try:
@@ -24,8 +24,10 @@ from torch import Tensor
 
 from ..cpu_packing import can_pack, pack
 from ..kernels import guided_step
-from ..unet import KeysValues, UNet
+from ..transformer import KeysValues, SharedMaps
+from ..unet import UNet
 from .cuda_graph import GraphedFunction
+from .shared_attention import blend, share
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
@@ -99,15 +101,17 @@ class _Edit:
 
     x              [C, h, w] float32
     history        [2, C, h, w] float32  earlier predictions, latest first
-    image_latents  [C, h, w] dtype       the VAE's mode, not scaled
+    image_latents  [C, h, w] dtype       the VAE's mode, not scaled; None where the UNet takes no picture
     texts          keys and values of the null text and of the instruction, [1, heads, 77, d] each
+    attention      [2, h', w'] or None   what a local blend has seen so far
     """
 
     x: Tensor
     history: Tensor
-    image_latents: Tensor
+    image_latents: Tensor | None
     texts: tuple[list[KeysValues], list[KeysValues]]
     mask: _Mask | None
+    attention: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -116,14 +120,16 @@ class _Rows:
 
     edit       [R] int64
     start      [E + 1] int64
-    images     [R, C, h, w] dtype, zeros where the image is null
+    images     [R, C, h, w] dtype, zeros where the image is null; None where the UNet takes no picture
     text       keys and values a layer, [R, heads, 77, d]
+    shared     whose attention maps the rows use; None where the UNet shares none
     """
 
     edit: Tensor
     start: Tensor
-    images: Tensor
+    images: Tensor | None
     text: list[KeysValues]
+    shared: SharedMaps | None
 
 
 @dataclass
@@ -138,11 +144,19 @@ class _Numbers:
 
 
 class TorchBackend:
+    """shares_maps: edits may take attention maps from others (`sharing`). Its steps are not captured in CUDA graphs."""
+
     name = "torch"
 
     def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, cuda_graph: bool = True
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        cuda_graph: bool = True,
+        shares_maps: bool = False,
     ) -> None:
+        self._shares_maps = shares_maps
         self._device, self._dtype = device, dtype
         self.device, self.dtype = str(device), str(dtype).removeprefix("torch.")
         unet_config, vae_config = checkpoint.unet_config, dict(checkpoint.vae.config)
@@ -157,14 +171,15 @@ class TorchBackend:
             size_multiple=vae_scale * 2 ** (levels - 1),
             defaults=defaults,
         )
-        self.unet = UNet.load(unet_config, checkpoint.unet_state).to(device=device, dtype=dtype)
+        self.unet = UNet.load(unet_config, checkpoint.unet_state, shares_maps).to(device=device, dtype=dtype)
         if device.type == "cpu" and can_pack(dtype):
             pack(self.unet)
         # nn.Module's own `to`: the libraries' overrides warn about a precision list that is empty for these models.
         place = partial(torch.nn.Module.to, device=device, dtype=dtype)
         self.vae = place(checkpoint.vae, memory_format=torch.channels_last).eval()
         self.text_encoder = place(checkpoint.text_encoder).eval()
-        self._graphed = GraphedFunction(self._guided_step_of_tensors) if cuda_graph and device.type == "cuda" else None
+        graphed = cuda_graph and device.type == "cuda" and not shares_maps
+        self._graphed = GraphedFunction(self._guided_step_of_tensors) if graphed else None
         self._edits: dict[int, _Edit] = {}
         self._texts: OrderedDict[bytes, list[KeysValues]] = OrderedDict()
         # by size, what the last step left: edits of several sizes take turns without undoing each other's work
@@ -175,13 +190,13 @@ class TorchBackend:
     def start(self, edits: Mapping[int, EditStart]) -> None:
         encoded: dict[int, Tensor] = {}  # several edits of one picture encode it once
         for key, edit in edits.items():
-            if id(edit.image) not in encoded:
+            if edit.image is not None and id(edit.image) not in encoded:
                 encoded[id(edit.image)] = self._encode(edit.image)
-            latents = encoded[id(edit.image)]
+            latents = encoded.get(id(edit.image))
             noise = self._send(edit.noise)
             x = noise * edit.scale
             mask = None
-            if edit.mask is not None:
+            if edit.mask is not None and latents is not None:
                 mask = _Mask(self._send(edit.mask), latents.float() * self.vae.config.scaling_factor, noise)
             self._edits[key] = _Edit(
                 x=x,
@@ -194,14 +209,17 @@ class TorchBackend:
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> None:
         x, history = self._stacked(plan.edits)
-        rows = self._row_inputs(plan.edits, plan.rows)
+        rows = self._row_inputs(plan)
         numbers = self._numbers(plan)
         if self._graphed is not None and (plan.max_rows or len(rows.edit)) >= len(rows.edit):
             text = [tensor for keys_values in rows.text for tensor in keys_values]
-            x, history = self._graphed(x, history, rows.edit, rows.start, rows.images, *vars(numbers).values(), *text)
+            inputs = (rows.edit, rows.start, rows.images, *vars(numbers).values(), *text)
+            x, history = self._graphed(x, history, *inputs)
         else:
             x, history = self._guided_step(x, history, rows, numbers, plan.max_rows)
         x = self._keep_outside_masks(plan.edits, x, numbers.levels)
+        if plan.sharing is not None and plan.sharing.blendings:
+            self._blend(plan.edits, x, rows, plan.sharing)
         self._batches[x.shape[1:]] = (plan.edits, x, history)
         for i, key in enumerate(plan.edits):
             self._edits[key].x, self._edits[key].history = x[i], history[i]
@@ -229,21 +247,23 @@ class TorchBackend:
         self, x: Tensor, history: Tensor, rows: _Rows, numbers: _Numbers, max_rows: int | None
     ) -> tuple[Tensor, Tensor]:
         """UNet on R rows, their weighted sum, and the sampler's step."""
-        latents = torch.cat([x[rows.edit].to(self._dtype), rows.images], dim=1)  # [R, 2 C, h, w]
+        latents = x[rows.edit].to(self._dtype)  # [R, C, h, w]
+        if rows.images is not None:
+            latents = torch.cat([latents, rows.images], dim=1)  # [R, 2 C, h, w]
         timesteps = numbers.timesteps[rows.edit]
-        size = max_rows or len(latents)
+        size = max_rows if max_rows and rows.shared is None else len(latents)
         predictions = []
         for first in range(0, len(latents), size):
             part = slice(first, first + size)
             text = rows.text if size >= len(latents) else [(k[part], v[part]) for k, v in rows.text]
-            predictions.append(self.unet(latents[part], timesteps[part], text))
+            predictions.append(self.unet(latents[part], timesteps[part], text, rows.shared))
         prediction = predictions[0] if len(predictions) == 1 else torch.cat(predictions)
         return guided_step(prediction, rows.start, numbers.weights, x, history, numbers.coefficients, numbers.noise)
 
     def _guided_step_of_tensors(self, x: Tensor, history: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
         """`_guided_step` on its inputs laid flat, as a graph takes them."""
         edit, start, images, timesteps, coefficients, weights, levels, noise, *text = rest
-        rows = _Rows(edit, start, images, list(zip(text[::2], text[1::2], strict=True)))
+        rows = _Rows(edit, start, images, list(zip(text[::2], text[1::2], strict=True)), shared=None)
         return self._guided_step(x, history, rows, _Numbers(timesteps, coefficients, weights, levels, noise), None)
 
     def _keep_outside_masks(self, edits: Sequence[int], x: Tensor, levels: Tensor) -> Tensor:
@@ -258,24 +278,46 @@ class TorchBackend:
             return last[1], last[2]
         return torch.stack([s.x for s in states]), torch.stack([s.history for s in states])
 
-    def _row_inputs(self, edits: tuple[int, ...], plan: RowPlan) -> _Rows:
-        size = self._edits[edits[0]].x.shape
-        if size in self._rows and self._rows[size][:2] == (edits, plan.conditions):
+    def _blend(self, edits: tuple[int, ...], x: Tensor, rows: _Rows, plan: SharingPlan) -> None:
+        assert rows.shared is not None
+        states = [self._edits[key] for key in edits]
+        seen = blend(x, [state.attention for state in states], rows.shared.word_maps, plan)
+        rows.shared.word_maps.clear()
+        for state, attention in zip(states, seen, strict=True):
+            state.attention = attention
+
+    def _row_inputs(self, plan: StepPlan) -> _Rows:
+        size = self._edits[plan.edits[0]].x.shape
+        conditions = plan.rows.conditions + (b"" if plan.sharing is None else plan.sharing.conditions)
+        if size in self._rows and self._rows[size][:2] == (plan.edits, conditions):
             return self._rows[size][2]
-        states = [self._edits[edits[i]] for i in plan.edit]
-        null = torch.zeros_like(states[0].image_latents)
-        texts = [state.texts[int(text)] for state, text in zip(states, plan.text, strict=True)]
-        rows = _Rows(
-            edit=torch.from_numpy(plan.edit).to(self._device),
-            start=torch.from_numpy(plan.row_start).to(self._device),
-            images=torch.stack([s.image_latents if on else null for s, on in zip(states, plan.image, strict=True)]),
-            text=[
+        states = [self._edits[plan.edits[i]] for i in plan.rows.edit]
+        texts = [state.texts[int(text)] for state, text in zip(states, plan.rows.text, strict=True)]
+        shared: SharedMaps | None = None
+        if self._shares_maps:
+            shared, text = share(plan.sharing, texts, size[1:], self._device)
+        else:
+            text = [
                 (torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer]))
                 for layer in zip(*texts, strict=True)
-            ],
+            ]
+        rows = _Rows(
+            edit=torch.from_numpy(plan.rows.edit).to(self._device),
+            start=torch.from_numpy(plan.rows.row_start).to(self._device),
+            images=self._images(states, plan.rows.image),
+            text=text,
+            shared=shared,
         )
-        self._rows[size] = (edits, plan.conditions, rows)
+        self._rows[size] = (plan.edits, conditions, rows)
         return rows
+
+    def _images(self, states: Sequence[_Edit], given: np.ndarray) -> Tensor | None:
+        """The image condition of each row: [R, C, h, w]"""
+        images = [state.image_latents for state in states if state.image_latents is not None]
+        if len(images) < len(states):
+            return None
+        null = torch.zeros_like(images[0])
+        return torch.stack([image if on else null for image, on in zip(images, given, strict=True)])
 
     def _numbers(self, plan: StepPlan) -> _Numbers:
         parts = [plan.timesteps, plan.coefficients, plan.rows.weight, plan.levels, plan.noise]

@@ -78,6 +78,24 @@ def publish_index(size: Size, folder: Path) -> None:
     _write(folder / "defaults.json", defaults)
 
 
+def base_folder(model: Path) -> Path:
+    """Where the text-to-image model of a pocket model lies: beside it."""
+    return model.with_name(f"{model.name}-base")
+
+
+def publish_base(unet: UNet2DConditionModel, model: Path) -> None:
+    """Writes the text-to-image model beside the pocket model, whose autoencoder and text encoder it links to."""
+    folder = base_folder(model)
+    publish_unet(unet, folder)
+    for part in ("vae", "text_encoder", "tokenizer"):
+        link = folder / part
+        if not link.is_symlink():
+            link.symlink_to(Path("..") / model.name / part, target_is_directory=True)
+    index = _INDEX | {"_class_name": "StableDiffusionPipeline"}
+    _write(folder / "model_index.json", index)
+    EulerAncestralDiscreteScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
+
+
 def text_tower(clip: CLIPModel) -> CLIPTextModel:
     """The text tower of a CLIP as the text encoder of a diffusion model, with its own copy of the weights."""
     config: Any = clip.config.text_config

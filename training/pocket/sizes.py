@@ -27,7 +27,8 @@ class Size:
     """One row: picture side in pixels, pairs to render, the networks' widths from fine to coarse, and their training.
 
     The autoencoder halves the side once less than it has widths. `unet_attention` says at which levels the UNet attends
-    to the text (and to itself). The guidance scales are those that suited the trained model best.
+    to the text (and to itself). The guidance scales are those that suited the trained model best. The writer is a
+    GPT-2 of `writer_layers` blocks.
     """
 
     name: str
@@ -43,6 +44,10 @@ class Size:
     clip: Stage
     unet: Stage
     decoder: Stage
+    base: Stage
+    writer: Stage
+    writer_width: int = 192
+    writer_layers: int = 5
     text_guidance: float = 2.0
     image_guidance: float = 1.5
 
@@ -51,6 +56,9 @@ class Size:
         """Side of the latents."""
         return self.pixels // 2 ** (len(self.vae_widths) - 1)
 
+
+# pictures of any size have the same captions
+_WRITER = Stage(steps=2_000, batch=32, learning_rate=3e-3, muon=True)
 
 SIZES = {
     size.name: size
@@ -69,6 +77,8 @@ SIZES = {
             clip=Stage(steps=1_000, batch=128, learning_rate=1e-3),
             unet=Stage(steps=10_000, batch=64, learning_rate=1.2e-3, warmup=200, muon=True),
             decoder=Stage(steps=3_000, batch=16, learning_rate=5e-4),
+            base=Stage(steps=10_000, batch=64, learning_rate=1.2e-3, warmup=200, muon=True),
+            writer=_WRITER,
         ),
         Size(
             name="gpu128",
@@ -84,6 +94,8 @@ SIZES = {
             clip=Stage(steps=1_500, batch=256, learning_rate=1e-3),
             unet=Stage(steps=20_000, batch=128, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
             decoder=Stage(steps=4_000, batch=64, learning_rate=5e-4),
+            base=Stage(steps=20_000, batch=128, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
+            writer=_WRITER,
         ),
         Size(
             name="gpu256",
@@ -99,6 +111,8 @@ SIZES = {
             clip=Stage(steps=1_500, batch=128, learning_rate=1e-3),
             unet=Stage(steps=20_000, batch=64, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
             decoder=Stage(steps=4_000, batch=64, learning_rate=5e-4),
+            base=Stage(steps=20_000, batch=64, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
+            writer=_WRITER,
         ),
         # no model: every command and test in seconds
         Size(
@@ -115,6 +129,10 @@ SIZES = {
             clip=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
             unet=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
             decoder=Stage(steps=6, batch=4, learning_rate=5e-4, warmup=2),
+            base=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
+            writer=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
+            writer_width=32,
+            writer_layers=1,
         ),
     )
 }

@@ -13,20 +13,21 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from ip2p_fast.errors import BadInput
 
+from .base import Captioned, encode_captions, train_base
 from .clip import train_clip
 from .data import Pairs, load_pairs, render_pairs
 from .figures import clip_figures, reader_figures, vae_figures
 from .loop import Run
 from .parallel import join, rank, world
-from .publish import publish_clip, publish_index, publish_unet, publish_vae, text_tower
+from .publish import publish_base, publish_clip, publish_index, publish_unet, publish_vae, text_tower
 from .reader import load_reader, save_reader, train_reader
 from .sizes import Size
 from .tokenizer import build_tokenizer
 from .unet import Latents, prepare_latents, train_unet
 from .vae import train_decoder, train_vae
 
-STAGES = ("data", "vae", "clip", "latents", "unet", "decoder", "reader")
-_PARALLEL = ("vae", "unet", "decoder", "reader")
+STAGES = ("data", "vae", "clip", "latents", "unet", "decoder", "reader", "captions", "base")
+_PARALLEL = ("vae", "unet", "decoder", "reader", "base")
 HELD_OUT = 1024
 """Held-out pairs rendered for the figures of the stages."""
 
@@ -72,7 +73,7 @@ def train_stage(stage: str, work: Work) -> dict[str, float]:
     Raises:
         BadInput: an unknown stage, or one whose predecessors have not been run.
     """
-    functions = (_data, _vae, _clip, _latents, _unet, _decoder, _reader)
+    functions = (_data, _vae, _clip, _latents, _unet, _decoder, _reader, _captions, _base)
     stages = dict(zip(STAGES, functions, strict=True))
     if stage not in stages:
         raise BadInput(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")
@@ -160,15 +161,42 @@ def _reader(work: Work) -> dict[str, float]:
     return reader_figures(load_reader(work.model / "reader", work.device), vae, _held_out(work))
 
 
+def _captions(work: Work) -> dict[str, float]:
+    clip, tokenizer = load_clip(work.model, work.device)
+
+    def advance(done: int, count: int) -> None:
+        work.watch("captions", done / count, f"caption {done} of {count}")
+
+    contexts = encode_captions(_pairs(work), text_tower(clip), tokenizer, work.seed, advance)
+    torch.save(contexts, _captions_file(work))
+    return {"captions": float(len(contexts))}
+
+
+def _base(work: Work) -> dict[str, float]:
+    data, contexts = _load_latents(work), _load(_captions_file(work), "captions")
+    unet = train_base(work.size, Captioned(data.latents, contexts, data.scale), work.run("base"))
+    if rank() == 0:
+        publish_base(unet, work.model)
+    return {"base_parameters": float(sum(p.numel() for p in unet.parameters()))}
+
+
 def _latents_file(work: Work) -> Path:
     return work.runs / f"{work.size.name}-latents.pt"
 
 
+def _captions_file(work: Work) -> Path:
+    return work.runs / f"{work.size.name}-captions.pt"
+
+
 def _load_latents(work: Work) -> Latents:
-    path = _latents_file(work)
+    return Latents(**_load(_latents_file(work), "latents"))
+
+
+def _load(path: Path, stage: str) -> Any:
     if not path.exists():
-        raise BadInput(f"{path} is missing: run `ip2p-fast train pocket latents` first")
-    return Latents(**torch.load(path, weights_only=True))
+        raise BadInput(f"{path} is missing: run `ip2p-fast train pocket {stage}` first")
+    # mapped: several processes share what they read
+    return torch.load(path, weights_only=True, mmap=True)
 
 
 def _pairs(work: Work) -> Pairs:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +21,12 @@ from .data import Pairs
 from .dropout import draw_dropout
 from .group_norm import keep_channels_last
 from .language import instruction
-from .loop import Run, load_average, train
+from .loop import Loss, Run, load_average, train
 from .parallel import world
-from .sizes import Size
+from .sizes import Size, Stage
 from .vae import encode
 
-SCHEDULER = {
+SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -51,11 +53,11 @@ class Latents:
     scale: float
 
 
-def build_unet(size: Size) -> UNet2DConditionModel:
-    """An untrained 8-channel UNet of this size: one residual block a level, heads of 32 channels."""
+def build_unet(size: Size, in_channels: int = 8) -> UNet2DConditionModel:
+    """An untrained UNet of this size: one residual block a level, heads of 32 channels."""
     return UNet2DConditionModel(
         sample_size=size.latents,
-        in_channels=8,
+        in_channels=in_channels,
         out_channels=4,
         block_out_channels=size.unet_widths,
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in size.unet_attention),
@@ -100,13 +102,19 @@ def encode_texts(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: l
 
 
 def train_unet(size: Size, data: Latents, run: Run) -> UNet2DConditionModel:
-    """Trains the UNet to predict v = a noise - s latents, with `draw_dropout` on the two conditions.
+    """Trains the UNet to predict v, with `draw_dropout` on the two conditions.
 
     The image condition is the VAE's mode without the scaling factor and zeros when dropped; the text of a dropped
-    instruction is encode("") (InstructPix2Pix, section 3.2). Salimans and Ho 2022 for v.
+    instruction is encode("") (InstructPix2Pix, section 3.2).
     """
     torch.manual_seed(run.seed)
-    unet = build_unet(size).train()
+    unet = build_unet(size)
+    return fit(unet, diffusion_loss(unet, data, size.unet.batch // world()), size.unet, run)
+
+
+def fit(unet: UNet2DConditionModel, loss: Loss, stage: Stage, run: Run) -> UNet2DConditionModel:
+    """Trains a UNet on a loss that calls it, and returns it with its averaged weights."""
+    unet.train()
     unet.to(device=run.device, memory_format=torch.channels_last)  # type: ignore[call-arg]  # diffusers wraps `to`
     if torch.device(run.device).type == "cpu":
         # 64 and 16 tokens: plain products are faster than flash attention's backward pass
@@ -115,38 +123,61 @@ def train_unet(size: Size, data: Latents, run: Run) -> UNet2DConditionModel:
         unet.compile()
     else:
         keep_channels_last(unet)
-    loss = diffusion_loss(unet, data, size.unet.batch // world())
-    load_average(unet, train(unet, loss, size.unet, run))
+    load_average(unet, train(unet, loss, stage, run))
     return unet.eval()
 
 
-def diffusion_loss(unet: UNet2DConditionModel, data: Latents, batch: int) -> Callable[[torch.Generator], Tensor]:
+def diffusion_loss(unet: UNet2DConditionModel, data: Latents, batch: int) -> Loss:
     """The loss of one batch as a function of its random generator."""
-    device = unet.device
-    cumulative = EulerAncestralDiscreteScheduler(**SCHEDULER).alphas_cumprod
-    signal, spread = cumulative.sqrt().to(device), (1 - cumulative).sqrt().to(device)
-    # on a GPU everything is kept there: 80,000 latents are 160 MB
-    latents, contexts = data.latents.to(device), data.contexts.to(device)
 
     def loss(rng: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(latents), (batch,), generator=rng)
+        device = unet.device
+        chosen = torch.randint(len(data.latents), (batch,), generator=rng)
         backwards = torch.randint(2, (batch,), generator=rng)
         phrasing = torch.randint(data.texts.shape[2], (batch,), generator=rng)
-        noise = torch.randn(batch, *latents.shape[2:], generator=rng).to(device)
-        timesteps = draw_timesteps(batch, len(signal), rng).to(device)
+        noise = torch.randn(batch, *data.latents.shape[2:], generator=rng)
+        timesteps = draw_timesteps(batch, SCHEDULER["num_train_timesteps"], rng)
         no_text, no_image = draw_dropout(batch, rng)
 
-        texts = data.texts[chosen, backwards, phrasing].masked_fill(no_text, 0)
-        chosen, backwards = chosen.to(device), backwards.to(device)
-        image = latents[chosen, backwards].float().masked_fill(no_image.to(device)[:, None, None, None], 0.0)
-        target = latents[chosen, 1 - backwards].float() * data.scale
-        a, s = signal[timesteps][:, None, None, None], spread[timesteps][:, None, None, None]
-        noisy = torch.cat([a * target + s * noise, image], 1).contiguous(memory_format=torch.channels_last)
-        predicted = unet(noisy, timesteps, contexts[texts.to(device)].float()).sample.float()
-        error = (predicted - (a * noise - s * target)).square().mean(1)
-        return (error * changed_weight(latents[chosen, 0], latents[chosen, 1], data.scale)).mean()
+        text = data.contexts[data.texts[chosen, backwards, phrasing].masked_fill(no_text, 0)]
+        pair = data.latents[chosen].to(device)
+        each = torch.arange(batch)
+        image = pair[each, backwards].float().masked_fill(no_image.to(device)[:, None, None, None], 0.0)
+        target = pair[each, 1 - backwards].float() * data.scale
+        error = velocity_error(unet, target, image, noise.to(device), timesteps.to(device), text.to(device).float())
+        return (error * changed_weight(pair[:, 0], pair[:, 1], data.scale)).mean()
 
     return loss
+
+
+def velocity_error(
+    unet: UNet2DConditionModel, target: Tensor, image: Tensor | None, noise: Tensor, timesteps: Tensor, text: Tensor
+) -> Tensor:
+    """Squared error of the predicted v = a noise - s target (Salimans and Ho 2022), mean over channels: [B, h, w].
+
+    Args:
+        target: [B, 4, h, w], scaled latents to be found again. noise: the same shape, unit normal.
+        image: [B, 4, h, w], the image condition of an 8-channel UNet; None for a 4-channel one.
+        timesteps: [B] int64.
+        text: [B, 77, D].
+    """
+    a, s = (level[:, None, None, None] for level in noise_levels(timesteps))
+    noisy = a * target + s * noise
+    if image is not None:
+        noisy = torch.cat([noisy, image], 1)
+    predicted = unet(noisy.contiguous(memory_format=torch.channels_last), timesteps, text).sample.float()
+    return (predicted - (a * noise - s * target)).square().mean(1)
+
+
+def noise_levels(timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares of signal and of noise at these timesteps; their squares sum to one."""
+    cumulative = _cumulative().to(timesteps.device)[timesteps]
+    return cumulative.sqrt(), (1 - cumulative).sqrt()
+
+
+@lru_cache(maxsize=1)
+def _cumulative() -> Tensor:
+    return EulerAncestralDiscreteScheduler(**SCHEDULER).alphas_cumprod
 
 
 def draw_timesteps(count: int, steps: int, rng: torch.Generator) -> Tensor:

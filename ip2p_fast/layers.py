@@ -1,0 +1,68 @@
+"""The layers that the UNet is made of, under diffusers' parameter names."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .kernels import group_norm_silu
+
+
+class Linear(nn.Linear):
+    """A linear layer that can add a residual."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y = super().forward(x)
+        return y if residual is None else y + residual
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that can add a residual."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y = super().forward(x)
+        return y if residual is None else y + residual
+
+
+class GroupNorm(nn.Module):
+    def __init__(self, groups: int, channels: int, eps: float) -> None:
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, silu: bool = False, shift: Tensor | None = None) -> Tensor:
+        return group_norm_silu(x, self.weight, self.bias, self.groups, self.eps, shift=shift, silu=silu)
+
+
+class TimestepEmbedding(nn.Module):
+    """Sinusoids of the timestep, cosines first, then two layers; Ho et al. 2020 (DDPM), appendix B."""
+
+    def __init__(self, width: int, time_dim: int) -> None:
+        super().__init__()
+        self.width = width
+        self.linear_1 = Linear(width, time_dim)
+        self.linear_2 = Linear(time_dim, time_dim)
+
+    def forward(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+        """timesteps [R], may be fractional -> [R, time_dim] dtype"""
+        half = self.width // 2
+        exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) * (-math.log(10000.0) / half)
+        angles = timesteps.float()[:, None] * exponent.exp()  # [R, half]
+        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
+        return self.linear_2(F.silu(self.linear_1(sinusoids)))
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> Linear:
+    layer = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+def as_linear(layer: Linear | Conv2d) -> Linear:
+    return layer if isinstance(layer, Linear) else linear_of(layer.weight.detach().flatten(1), layer.bias)
