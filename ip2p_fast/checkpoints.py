@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from transformers.models.clip.modeling_clip import CLIPTextModel
 
 POCKET = Path(__file__).parent / "pocket"
+SHIPPED = {"pocket": POCKET, "pocket-base": POCKET.with_name("pocket-base")}
+"""Models of the package, by name: one that edits, and the text-to-image model of the same world."""
 EDIT_CHANNELS = 8
 """Input channels of InstructPix2Pix's UNet: 4 of the noisy latents and 4 of the input picture's."""
+TEXT_TO_IMAGE_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Checkpoint:
 def load(
     model: str | Path = "pocket", *, tokenizer: str | Path | None = None, in_channels: int = EDIT_CHANNELS
 ) -> Checkpoint:
-    """Load "pocket", a folder in Hugging Face layout, a hub id, or a single .safetensors or .ckpt of the original.
+    """Load a shipped model, a Hugging Face folder, a hub id, or a single .safetensors or .ckpt of the original.
 
     Args:
         tokenizer: for a single file, which has none: a folder or hub id that has; by default a folder `tokenizer`
@@ -141,10 +144,10 @@ def merged_state(module: Any) -> dict[str, torch.Tensor]:
 
 
 def _locate(model: str | Path) -> Path:
-    if str(model) == "pocket":
-        if not (POCKET / "unet").is_dir():
-            raise ModelError(f"the pocket model's weights are not in this installation ({POCKET}); give --model")
-        return POCKET
+    if (shipped := SHIPPED.get(str(model))) is not None:
+        if not (shipped / "unet").is_dir():
+            raise ModelError(f"the weights of {model} are not in this installation ({shipped}); give another model")
+        return shipped
     path = Path(model).expanduser()
     if path.exists():
         return path

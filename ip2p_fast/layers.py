@@ -35,7 +35,21 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, silu: bool = False, shift: Tensor | None = None) -> Tensor:
+        """x [N, C, H, W], or [N, C, tokens] as the autoencoder's attention has it"""
+        if x.dim() == 3:
+            return self.forward(x[..., None], silu, shift)[..., 0]
         return group_norm_silu(x, self.weight, self.bias, self.groups, self.eps, shift=shift, silu=silu)
+
+
+def replace_group_norms(module: nn.Module) -> None:
+    """Puts our group norms in the place of PyTorch's, whose bits depend on the number of threads on a CPU."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.GroupNorm):
+            ours = GroupNorm(child.num_groups, child.num_channels, child.eps)
+            ours.weight, ours.bias = child.weight, child.bias
+            setattr(module, name, ours)
+        else:
+            replace_group_norms(child)
 
 
 class TimestepEmbedding(nn.Module):

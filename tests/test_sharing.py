@@ -7,7 +7,6 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionPipeline
 
 from ip2p_fast import kernels
 from ip2p_fast.backends.torch_backend import TorchBackend
@@ -27,21 +26,8 @@ CAPTIONS = ("a watercolour painting of mountains at sunset", "a watercolour pain
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
 def pipe(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    tokens = tiny.tokenizer(folder)
-    made = StableDiffusionPipeline(
-        vae=tiny.vae(),
-        text_encoder=tiny.text_encoder(tokens),
-        tokenizer=tokens,
-        unet=tiny.unet(
-            in_channels=4, down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2
-        ),
-        scheduler=EulerAncestralDiscreteScheduler(**tiny.SCHEDULER | {"prediction_type": request.param}),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    return made
+    scheduler = tiny.SCHEDULER | {"prediction_type": request.param}
+    return tiny.text_to_image(tmp_path_factory.mktemp("base"), scheduler)
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ from diffusers import (
     AutoencoderKL,
     EulerAncestralDiscreteScheduler,
     StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 TEXT = [
     "make it night",
@@ -111,3 +112,32 @@ def pipeline(folder: Path, scheduler: dict | None = None, **unet_changes) -> Sta
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def text_to_image(folder: Path, scheduler: dict | None = None) -> StableDiffusionPipeline:
+    """A text-to-image pipeline with random weights and attention at both levels: f = 2, sides in multiples of 4."""
+    tokens = tokenizer(folder / "tokenizer_source")
+    everywhere = {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
+    return StableDiffusionPipeline(
+        vae=vae(),
+        text_encoder=text_encoder(tokens),
+        tokenizer=tokens,
+        unet=unet(in_channels=4, **everywhere),
+        scheduler=EulerAncestralDiscreteScheduler(**(scheduler or SCHEDULER)),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def save_clip(folder: Path, seed: int = 3) -> Path:
+    """Writes a CLIP with random weights for pictures of 16x16, with its tokenizer."""
+    torch.manual_seed(seed)
+    tokens = tokenizer(folder / "tokenizer_source")
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": tokens.bos_token_id, "eos_token_id": tokens.eos_token_id}
+    text = tower | ends | {"vocab_size": len(tokens), "max_position_embeddings": 77, "projection_dim": 16}
+    vision = tower | {"image_size": 16, "patch_size": 4, "projection_dim": 16}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return folder

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..cpu_packing import can_pack, pack
 from ..kernels import guided_step
+from ..layers import replace_group_norms
 from ..transformer import KeysValues, SharedMaps
 from ..unet import UNet
 from .cuda_graph import GraphedFunction
@@ -177,6 +178,8 @@ class TorchBackend:
         # nn.Module's own `to`: the libraries' overrides warn about a precision list that is empty for these models.
         place = partial(torch.nn.Module.to, device=device, dtype=dtype)
         self.vae = place(checkpoint.vae, memory_format=torch.channels_last).eval()
+        if device.type == "cpu":
+            replace_group_norms(self.vae)
         self.text_encoder = place(checkpoint.text_encoder).eval()
         graphed = cuda_graph and device.type == "cuda" and not shares_maps
         self._graphed = GraphedFunction(self._guided_step_of_tensors) if graphed else None
