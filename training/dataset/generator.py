@@ -27,6 +27,8 @@ from .text_control import Control, Span, local_blend, require_span, text_control
 if TYPE_CHECKING:
     from ip2p_fast.backends.torch_backend import TorchBackend
 
+# of a local blend, see `_looked_at`
+_BLENDED = 4
 Tag = TypeVar("Tag")
 Pictures = tuple[np.ndarray, np.ndarray]
 """Before and after, [H, W, 3] uint8 each."""
@@ -134,9 +136,15 @@ class PairGenerator:
             source=before,
             self_steps=self._shared_steps(sample.p),
             text=text_controls(control, self._tokenizer, *captions, steps),
-            blend=local_blend(control, self._tokenizer, *captions, steps) if control.blend else None,
+            blend=local_blend(control, self._tokenizer, *captions, steps, self._looked_at()) if control.blend else None,
         )
         return before, replace(before, tokens=tokens[1], sharing=sharing)
+
+    def _looked_at(self) -> int:
+        """How far the attention that a local blend looks at is down from the latents: 4 as the original's, or the next
+        finer that there is (Hertz et al. 2022 take the 16x16 maps of 64x64 latents)."""
+        levels = [2**level for level, attends in enumerate(self._backend.unet.config.attention) if attends]
+        return max([level for level in levels if level <= _BLENDED] or levels[:1])
 
     def _shared_steps(self, p: float) -> tuple[bool, ...]:
         steps, span = self._table.steps, self._drawing.self_steps

@@ -67,7 +67,7 @@ def pairs(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at a line that is no triplet.")] = False,
     per_shard: Annotated[int, typer.Option(help="Records of a shard.", min=1)] = 1000,
     form: Annotated[
-        str, typer.Option("--format", help="webdataset; folder or parquet are made of the shards, in OUT/FORMAT.")
+        str, typer.Option("--format", help="webdataset; folder and parquet are made of its shards, in OUT/FORMAT.")
     ] = "webdataset",
     at_once: Annotated[int, typer.Option(help="Pairs in flight.", min=1)] = 8,
     ray: Annotated[
@@ -129,10 +129,8 @@ def pairs(
         with PairStore(out, settings, per_shard, resume) as store:
             counts = make_pairs(lines, make, store, strict, advance)
             kept = sum(shard["records"] for shard in store.shards)
-    if form != "webdataset" and not (out / form).exists():
-        from .formats import read_pairs, write_pairs
-
-        write_pairs(read_pairs(out), out / form, form)
+    if form != "webdataset":
+        _convert(out, form)
     _report(out, kept, counts, as_json)
 
 
@@ -155,6 +153,15 @@ def calibrate(
         save_image(draw_distributions(true, unrelated, thresholds), histogram)
     out.write_text(json.dumps(asdict(thresholds), indent=2) + "\n", encoding="utf-8")
     print(f"{out}: {json.dumps(asdict(thresholds))}")
+
+
+def _convert(out: Path, form: str) -> None:
+    """Writes the shards in another form beside them, unless an earlier run has done so."""
+    from .formats import read_pairs, writer_for
+
+    place = out / "parquet" / "pairs.parquet" if form == "parquet" else out / form
+    if not place.exists():
+        writer_for(place, form)(read_pairs(out), place)
 
 
 def _report(out: Path, kept: int, counts: dict[str, int], as_json: bool) -> None:

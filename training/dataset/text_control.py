@@ -90,8 +90,10 @@ def text_controls(
     return tuple(controls[now.tobytes()] for now in when)
 
 
-def local_blend(control: Control, tokenizer: Tokenizer, source: str, target: str, steps: int) -> LocalBlend | None:
-    """The blend, or None where the captions have none of its words."""
+def local_blend(
+    control: Control, tokenizer: Tokenizer, source: str, target: str, steps: int, downsampling: int
+) -> LocalBlend | None:
+    """The blend, or None where the captions have none of its words. downsampling: of the attention to look at."""
     chosen = []
     for caption in (source, target):
         words = Words(tokenizer, caption)
@@ -101,7 +103,7 @@ def local_blend(control: Control, tokenizer: Tokenizer, source: str, target: str
         chosen.append(mask)
     if not (chosen[0].any() and chosen[1].any()):
         return None
-    return LocalBlend(*chosen, threshold=control.threshold, first_step=round(control.blend_from * steps))
+    return LocalBlend(*chosen, control.threshold, round(control.blend_from * steps), downsampling)
 
 
 class Words:

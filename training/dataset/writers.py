@@ -1,16 +1,24 @@
-"""Who writes the instruction and the edited caption: a language model, or the pocket world's own grammar."""
+"""Who writes the instruction and the edited caption: a language model here, or the pocket world's own grammar.
+
+A language model behind an endpoint is in `openai_writer`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+import ip2p_fast
 from ip2p_fast.errors import BadInput, MissingExtra, ModelError
 
 from .triplet import END, Triplet, completion, prompt
+
+SHIPPED = {"pocket-writer": Path(ip2p_fast.__file__).parent / "pocket-writer"}
+"""Language models that come with the package, by the name that stands for their folder."""
 
 
 class Writer(Protocol):
@@ -57,33 +65,29 @@ class GrammarWriter:
             return ""
         rng = np.random.default_rng(seed)
         edit = random_edit(scene, rng)
-        return completion(Triplet(caption, language.instruction(scene, edit, rng), language.caption(edit.scene, rng)))
+        instruction = language.instruction(scene, edit, rng)
+        return completion(Triplet(caption, instruction, language.edited_caption(caption, edit.scene, rng)))
 
 
 class TransformersWriter:
     """A causal language model in Hugging Face's form, finetuned on triplets or told of them by its training.
 
     Each row samples with its own noise (the Gumbel-max form of sampling), so what a caption gets does not depend on the
-    captions that share its batch, but for the rounding of a padded batch's arithmetic.
+    captions that share its batch, but for the rounding of a padded batch's arithmetic, and for answers that are cut off
+    where the longest caption of the batch reaches the end of the model's context.
     """
 
     def __init__(self, model: str, sampling: Sampling, device: str = "cpu") -> None:
         """
+        Args:
+            model: a folder, a hub id, or a name in `SHIPPED`.
+
         Raises:
             ModelError: `model` is no causal language model that can be loaded.
         """
-        try:
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-        except ImportError as error:
-            raise MissingExtra("the transformers writer", "train") from error
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-            loaded: Any = AutoModelForCausalLM.from_pretrained(model)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{model} is no causal language model that loads: {error}") from error
+        self._tokenizer, loaded = load_language_model(model)
+        self._tokenizer.padding_side = "left"
         self._model = loaded.to(device).eval()
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
         self._sampling = sampling
 
     def write(self, captions: Sequence[str], seeds: Sequence[int]) -> list[str]:
@@ -93,17 +97,43 @@ class TransformersWriter:
         given = self._tokenizer([prompt(caption) for caption in captions], return_tensors="pt", padding=True)
         given = given.to(self._model.device)
         start = given.input_ids.shape[1]
+        longest = self._sampling.max_tokens
+        if (context := getattr(self._model.config, "max_position_embeddings", None)) is not None:
+            longest = min(longest, context - start)
+        if longest < 1:
+            return [""] * len(captions)  # no room to answer, and no reader takes this for a triplet
         with torch.inference_mode():
             written = self._model.generate(
                 **given,
                 do_sample=False,  # the processor below has drawn already
                 num_beams=1,
-                max_new_tokens=self._sampling.max_tokens,
+                max_new_tokens=longest,
                 pad_token_id=self._tokenizer.pad_token_id,
                 logits_processor=LogitsProcessorList([_Draw(self._sampling, start, seeds)]),
                 stopping_criteria=StoppingCriteriaList([StopStringCriteria(self._tokenizer, [END])]),
             )
         return self._tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
+
+
+def load_language_model(model: str) -> tuple[Any, Any]:
+    """A tokenizer that can pad, and a causal language model, of a folder, a hub id, or a name in `SHIPPED`.
+
+    Raises:
+        ModelError: there is none that can be loaded.
+        MissingExtra: without transformers.
+    """
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise MissingExtra("a language model", "train") from error
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(SHIPPED.get(model, model))
+        loaded: Any = AutoModelForCausalLM.from_pretrained(SHIPPED.get(model, model))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{model} is no causal language model that loads: {error}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, loaded
 
 
 class _Draw:

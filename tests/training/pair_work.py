@@ -1,0 +1,37 @@
+"""A small run of `dataset pairs` that a test can start in a process of its own, and kill."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from ip2p_fast.training.dataset.generator import Drawing
+from ip2p_fast.training.dataset.pair_store import PairStore
+from ip2p_fast.training.dataset.pairs import Choice, make_pairs, read_triplets
+from ip2p_fast.training.dataset.samples import Draws
+from ip2p_fast.training.dataset.selection import Thresholds
+from ip2p_fast.training.dataset.workers import Recipe, maker
+
+PER_SHARD = 5
+
+
+def recipe(folder: Path, **drawing) -> Recipe:
+    """Random models of `folder`; every second sample or so is kept."""
+    thresholds = Thresholds(text_image=-1.0, direction=-0.02, image=-1.0, most=2)
+    return Recipe(
+        base=str(folder / "base"),
+        clip=str(folder / "clip"),
+        drawing=Drawing(**{"steps": 4, "at_once": 3} | drawing),
+        choice=Choice(Draws(count=4), thresholds),
+        device="cpu",
+        dtype="float32",
+    )
+
+
+def work(folder: Path, out: Path) -> None:
+    """Makes the pairs of triplets.jsonl, from where `out` stopped."""
+    torch.set_num_threads(1)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    made = recipe(folder)
+    with PairStore(out, made.settings, PER_SHARD, resume=True) as store:
+        make_pairs(read_triplets(folder / "triplets.jsonl"), maker(made), store)
