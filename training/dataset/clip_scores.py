@@ -100,7 +100,8 @@ def _load(folder: str, words: str) -> tuple[Any, Any]:
         kind = AutoConfig.from_pretrained(folder).model_type
         if kind != "clip":
             raise ModelError(f"{folder} is a {kind} model, not a CLIP: similarities need both of CLIP's towers")
-        clip, tokenizer = CLIPModel.from_pretrained(folder), AutoTokenizer.from_pretrained(words)
+        clip: Any = CLIPModel.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(words)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{folder} is no CLIP with a tokenizer that can be loaded: {reason}") from error

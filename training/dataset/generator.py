@@ -7,7 +7,7 @@ one uses the self-attention maps of the other, in the row with the text and in t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -98,47 +98,68 @@ class PairGenerator:
         """Where pictures are drawn."""
         return self._backend.device
 
+    @property
+    def steps(self) -> int:
+        """Of each picture."""
+        return self._table.steps
+
     def overflow(self, caption: str) -> str:
         """What of a caption does not fit into the text encoder; "" if all does."""
         return self._tokenizer.encode(caption).overflow
 
     def generate(self, jobs: Iterable[tuple[Tag, tuple[str, str], Sample]]) -> Iterator[tuple[Tag, Pictures]]:
         """The pair of each (tag, captions, sample), in the order in which they are done."""
+        pairs = ((tag, self._pair(captions, sample)) for tag, captions, sample in jobs)
+        for tag, pictures in self._drawn(pairs):
+            yield tag, (pictures[0], pictures[1])
+
+    def draw(self, jobs: Iterable[tuple[Tag, str, Sample]]) -> Iterator[tuple[Tag, np.ndarray]]:
+        """The single picture of each (tag, caption, sample), [H, W, 3] uint8: that of a pair before its edit."""
+        singles = ((tag, (self._single(caption, sample),)) for tag, caption, sample in jobs)
+        for tag, (picture,) in self._drawn(singles):
+            yield tag, picture
+
+    def _drawn(self, groups: Iterable[tuple[Tag, Sequence[LoopEdit]]]) -> Iterator[tuple[Tag, list[np.ndarray]]]:
+        """The pictures of each group, as many groups in flight as there may be."""
         loop = StepLoop(self._backend)
-        waiting = iter(jobs)
-        flying: dict[int, tuple[Tag, int]] = {}  # key of the edited picture -> tag, key of the other
+        waiting = iter(groups)
+        flying: dict[int, tuple[Tag, list[int]]] = {}  # key of a group's last picture -> tag, all keys
         try:
             while True:
-                while len(flying) < self._drawing.at_once and (job := next(waiting, None)) is not None:
-                    tag, captions, sample = job
-                    before, after = loop.add(self._pair(captions, sample))
-                    flying[after] = tag, before
+                while len(flying) < self._drawing.at_once and (group := next(waiting, None)) is not None:
+                    tag, edits = group
+                    keys = loop.add(edits)
+                    flying[keys[-1]] = tag, keys
                 if not flying:
                     return
                 for key in loop.step():
                     if key in flying:
-                        tag, other = flying.pop(key)
-                        yield tag, (loop.finish(other), loop.finish(key))
+                        tag, keys = flying.pop(key)
+                        yield tag, [loop.finish(one) for one in keys]
         finally:
             loop.clear()
 
-    def _pair(self, captions: tuple[str, str], sample: Sample) -> tuple[LoopEdit, LoopEdit]:
-        steps = self._table.steps
+    def _single(self, caption: str, sample: Sample) -> LoopEdit:
         # guidance without a picture: rows with and without the text (Ho and Salimans 2022)
         rows = tuple(
             row for row in (Row(True, False, sample.cfg), Row(False, False, 1.0 - sample.cfg)) if row.weight != 0.0
         )
-        null = self._tokenizer.encode("").ids
-        tokens = [np.stack([null, self._tokenizer.encode(caption).ids]) for caption in captions]
-        before = LoopEdit(None, tokens[0], self._table, (rows,) * steps, sample.seed, size=self.size)
-        control = self._drawing.control
+        tokens = np.stack([self._tokenizer.encode(text).ids for text in ("", caption)])
+        return LoopEdit(None, tokens, self._table, (rows,) * self._table.steps, sample.seed, size=self.size)
+
+    def _pair(self, captions: tuple[str, str], sample: Sample) -> tuple[LoopEdit, LoopEdit]:
+        before, after = (self._single(caption, sample) for caption in captions)
+        control, steps = self._drawing.control, self._table.steps
+        blend = None
+        if control.blend:
+            blend = local_blend(control, self._tokenizer, *captions, steps, self._looked_at())
         sharing = Sharing(
             source=before,
             self_steps=self._shared_steps(sample.p),
             text=text_controls(control, self._tokenizer, *captions, steps),
-            blend=local_blend(control, self._tokenizer, *captions, steps, self._looked_at()) if control.blend else None,
+            blend=blend,
         )
-        return before, replace(before, tokens=tokens[1], sharing=sharing)
+        return before, replace(after, sharing=sharing)
 
     def _looked_at(self) -> int:
         """How far the attention that a local blend looks at is down from the latents: 4 as the original's, or the next

@@ -122,6 +122,9 @@ class PairStore:
         self._file = self._growing.open("r+b" if self._growing.exists() else "w+b")
         self._file.truncate(kept)
         self._file.seek(kept)
+        if self._records >= self._each:  # it was full, and stopped before it was ended
+            self._finish()
+            self._open()
 
     def _save(self, inputs: int, counts: Mapping[str, int]) -> None:
         assert self._file is not None

@@ -168,11 +168,11 @@ def _numbered(number: int, line: str) -> Numbered:
         return Numbered(number, None, f"not JSON: {error.msg}")
     if not isinstance(row, dict):
         return Numbered(number, None, "not a JSON object")
-    parts = (row.get("caption", row.get("input")), row.get("edit"), row.get("output"))
-    for name, part in zip(("caption", "edit", "output"), parts, strict=True):
-        if not isinstance(part, str):
-            return Numbered(number, None, f"no text {name!r}")
-    return Numbered(number, Triplet(*(" ".join(part.split()) for part in parts)))
+    parts = {"caption": row.get("caption", row.get("input")), "edit": row.get("edit"), "output": row.get("output")}
+    texts = {name: " ".join(part.split()) for name, part in parts.items() if isinstance(part, str)}
+    if missing := [name for name in parts if name not in texts]:
+        return Numbered(number, None, f"no text {missing[0]!r}")
+    return Numbered(number, Triplet(**texts))
 
 
 def _record(

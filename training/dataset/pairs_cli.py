@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ip2p_fast.errors import BadInput
 
 from ..cli import progress
+from .options import assigned, guidance_of, number, number_range, picture_size, span, word_spans
 
 _JSON = typer.Option("--json", help="Print one JSON object and nothing else.")
 _DRAWING, _CHOICE, _CONTROL = "Drawing", "Choosing", "Attention to the text (Hertz et al. 2022)"
@@ -92,17 +93,17 @@ def pairs(
         raise BadInput(f"there is no format {form!r}: choose one of {', '.join(_FORMS)}")
     if ray is None and workers is not None:
         raise BadInput("--workers belongs to --ray")
-    cross, word_steps = _word_spans(cross_replace_steps)
+    cross, word_steps = word_spans(cross_replace_steps)
     drawing = Drawing(
         steps=steps,
         sampler=sampler,
-        size=None if size is None else _size(size),
-        self_steps=None if self_replace_steps is None else _span("--self-replace-steps", self_replace_steps),
+        size=None if size is None else picture_size(size),
+        self_steps=None if self_replace_steps is None else span("--self-replace-steps", self_replace_steps),
         control=Control(
             kind=control,
             steps=cross,
             word_steps=word_steps,
-            weights={word: _number("--reweight", value) for word, value in _assigned("--reweight", reweight)},
+            weights={word: number("--reweight", value) for word, value in assigned("--reweight", reweight)},
             blend=tuple(word.strip() for word in blend.split(",") if word.strip()),
             threshold=blend_threshold,
             blend_from=blend_from,
@@ -111,7 +112,7 @@ def pairs(
     )
     given = {"text_image": text_image, "direction": direction, "image": image, "most": most}
     thresholds = {**vars(thresholds_of(clip)), **{name: value for name, value in given.items() if value is not None}}
-    draws = Draws(samples, _range("--p", p), _range("--cfg", cfg) if cfg else _guidance_of(base))
+    draws = Draws(samples, number_range("--p", p), number_range("--cfg", cfg) if cfg else guidance_of(base))
     choice = Choice(draws, type(thresholds_of(clip))(**thresholds), not no_filter, seed)
     recipe = Recipe(base, clip, drawing, choice, longest, device, dtype)
     settings = {"source": str(source), "limit": limit, **recipe.settings}
@@ -172,65 +173,3 @@ def _report(out: Path, kept: int, counts: dict[str, int], as_json: bool) -> None
     for name, count in sorted(counts.items()):
         if count and name != "done":
             print(f"  {name:26} {count}")
-
-
-def _guidance_of(base: str) -> tuple[float, float]:
-    """The range of guidance that a model's defaults.json names, else the paper's."""
-    from ip2p_fast.checkpoints import SHIPPED
-
-    from .samples import Draws
-
-    path = SHIPPED.get(base, Path(base)) / "defaults.json"
-    defaults: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    low, high = defaults.get("cfg", Draws().cfg)
-    return float(low), float(high)
-
-
-def _size(text: str) -> tuple[int, int]:
-    """ "WIDTHxHEIGHT" -> (height, width)"""
-    try:
-        width, height = (int(side) for side in text.lower().split("x"))
-    except ValueError:
-        raise BadInput(f"--size is {text!r}: WIDTHxHEIGHT in pixels is needed, as 512x512") from None
-    return height, width
-
-
-def _range(option: str, text: str) -> tuple[float, float]:
-    """ "from:to", or one number for both."""
-    low, _, high = text.partition(":")
-    return _number(option, low), _number(option, high or low)
-
-
-def _span(option: str, text: str) -> tuple[float, float]:
-    """ "to", which begins at 0, or "from:to"."""
-    low, separator, high = text.partition(":")
-    return (_number(option, low), _number(option, high)) if separator else (0.0, _number(option, low))
-
-
-def _word_spans(text: str) -> tuple[tuple[float, float], dict[str, tuple[float, float]]]:
-    """The span of all words, and of those that have their own."""
-    option = "--cross-replace-steps"
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    of_all = [part for part in parts if "=" not in part]
-    if len(of_all) != 1:
-        raise BadInput(f"{option} is {text!r}: one span for all words is needed, then WORD=span for others")
-    own = _assigned(option, ",".join(part for part in parts if "=" in part))
-    return _span(option, of_all[0]), {word: _span(option, span) for word, span in own}
-
-
-def _assigned(option: str, text: str) -> list[tuple[str, str]]:
-    """ "WORD=value,WORD=value" """
-    pairs_ = []
-    for part in (part.strip() for part in text.split(",") if part.strip()):
-        word, separator, value = part.partition("=")
-        if not separator or not word.strip():
-            raise BadInput(f"{option} has {part!r}: WORD=VALUE is needed")
-        pairs_.append((word.strip(), value))
-    return pairs_
-
-
-def _number(option: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise BadInput(f"{option} has {text!r} where a number is needed") from None

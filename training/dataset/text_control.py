@@ -6,6 +6,7 @@ keeps of its own, so one form (`sharing.TextControl`) serves all: P' = P_source 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from ip2p_fast.tokenizer import Tokenizer
 Span = tuple[float, float]
 """From when to when, as shares of the steps: the first included, the last not."""
 
+_WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]+")
 KINDS = ("none", "replace", "refine", "auto")
 
 
@@ -103,11 +105,11 @@ def local_blend(
         chosen.append(mask)
     if not (chosen[0].any() and chosen[1].any()):
         return None
-    return LocalBlend(*chosen, control.threshold, round(control.blend_from * steps), downsampling)
+    return LocalBlend(chosen[0], chosen[1], control.threshold, round(control.blend_from * steps), downsampling)
 
 
 class Words:
-    """A text's words, by white space, and the places of their tokens among the tokenizer's 77."""
+    """A text's words and punctuation marks, and the places of their tokens among the tokenizer's 77."""
 
     def __init__(self, tokenizer: Tokenizer, text: str) -> None:
         encoding = tokenizer.backend.encode(text, add_special_tokens=False)
@@ -116,15 +118,12 @@ class Words:
         self.ids = encoding.ids[:room]
         self.names: list[str] = []
         self.tokens: list[list[int]] = []
-        first = 0
-        for name in text.split():
-            first = text.index(name, first)
-            last = first + len(name)
+        for word in _WORD.finditer(text):
+            first, last = word.span()
             inside = [1 + i for i, (begin, _) in enumerate(encoding.offsets[:room]) if first <= begin < last]
             if inside:
-                self.names.append(name)
+                self.names.append(word.group())
                 self.tokens.append(inside)
-            first = last
 
     @property
     def end(self) -> int:
@@ -132,12 +131,12 @@ class Words:
         return len(self.ids) + 1
 
     def of(self, word: str) -> list[int]:
-        """The places of a word's tokens, wherever it stands; punctuation around it does not count."""
+        """The places of a word's tokens, wherever it stands."""
         wanted = word.casefold()
         return [
             token
             for name, tokens in zip(self.names, self.tokens, strict=True)
-            if name.strip(".,;:!?\"'()").casefold() == wanted
+            if name.casefold() == wanted
             for token in tokens
         ]
 
