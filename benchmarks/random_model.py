@@ -1,5 +1,5 @@
-"""A complete edit model of random weights, of Stable Diffusion 1.5's size or tiny: for speed and memory, weights of the
-right shapes do. Made from a fixed seed wherever it is needed and never stored with the project.
+"""A complete model of random weights, of Stable Diffusion 1.5's size or tiny: weights of the right shapes do for speed
+and memory. Made from a fixed seed wherever it is needed and never stored with the project.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_instruct_pix2pix import (
     StableDiffusionInstructPix2PixPipeline,
 )
@@ -92,13 +93,18 @@ TINY = Shape(
 )
 
 
-def random_pipeline(shape: Shape, dtype: torch.dtype = torch.float32) -> StableDiffusionInstructPix2PixPipeline:
-    """diffusers' pipeline with weights drawn from SEED, in `dtype` on the CPU, silent."""
+def random_pipeline(
+    shape: Shape, dtype: torch.dtype = torch.float32, edits: bool = True
+) -> StableDiffusionInstructPix2PixPipeline | StableDiffusionPipeline:
+    """diffusers' pipeline with weights drawn from SEED, in `dtype` on the CPU, silent.
+
+    edits: False for the text-to-image model, whose UNet takes 4 channels.
+    """
     torch.manual_seed(SEED)
     tokenizer = _tokenizer()
     text_config = CLIPTextConfig(**shape.text, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
     parts: dict[str, Any] = dict(
-        unet=_placed(UNet2DConditionModel(**shape.unet), dtype),
+        unet=_placed(UNet2DConditionModel(**{**shape.unet, "in_channels": 8 if edits else 4}), dtype),
         vae=_placed(AutoencoderKL(latent_channels=4, **shape.vae), dtype),
         text_encoder=_placed(CLIPTextModel(text_config), dtype),
         tokenizer=tokenizer,
@@ -107,14 +113,14 @@ def random_pipeline(shape: Shape, dtype: torch.dtype = torch.float32) -> StableD
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipe = StableDiffusionInstructPix2PixPipeline(**parts)
+    pipe = (StableDiffusionInstructPix2PixPipeline if edits else StableDiffusionPipeline)(**parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def save_random_model(shape: Shape, folder: Path, dtype: torch.dtype = torch.bfloat16) -> Path:
+def save_random_model(shape: Shape, folder: Path, dtype: torch.dtype = torch.bfloat16, edits: bool = True) -> Path:
     """Writes such a model in Hugging Face layout (safetensors) and returns the folder."""
-    random_pipeline(shape, dtype).save_pretrained(folder)
+    random_pipeline(shape, dtype, edits).save_pretrained(folder)
     return folder
 
 

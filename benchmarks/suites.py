@@ -34,6 +34,7 @@ SUITES = {
         Suite("cpu-memory", "cpu", "memory"),
         Suite("cpu-kernels", "cpu", "kernels"),
         Suite("cpu-attention", "cpu", "attention"),
+        Suite("cpu-pairs", "cpu", "pairs"),
         Suite("gpu-kernels", "cuda", "kernels"),
         Suite("gpu-attention", "cuda", "attention"),
         Suite("gpu-step", "cuda", "gpu", "measure_step"),

@@ -4,13 +4,17 @@ import json
 
 import pytest
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers import StableDiffusionInstructPix2PixPipeline, StableDiffusionPipeline
 from PIL import Image
 from tiny_size import STEPS, TINY
 
 from ip2p_fast import Editor
 from ip2p_fast.errors import BadInput
+from ip2p_fast.training.dataset.generator import Drawing, PairGenerator
+from ip2p_fast.training.dataset.options import guidance_of
+from ip2p_fast.training.dataset.samples import Sample
 from ip2p_fast.training.pocket.evaluate import evaluate
+from ip2p_fast.training.pocket.publish import base_folder
 from ip2p_fast.training.pocket.split import KINDS
 from ip2p_fast.training.pocket.stages import STAGES, Work, load_clip, train_stage
 
@@ -54,6 +58,18 @@ def test_diffusers_edits_with_the_folder(trained):
     picture = Image.new("RGB", (TINY.pixels, TINY.pixels), "teal")
     edited = pipeline("make it night", image=picture, num_inference_steps=2).images[0]
     assert edited.size == picture.size
+
+
+def test_the_text_to_image_model_draws_in_diffusers_and_in_ours(trained):
+    work, _, _ = trained
+    folder = base_folder(work.model)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline("a cat", num_inference_steps=2).images[0]
+    generator = PairGenerator.from_pretrained(folder, Drawing(steps=2), "cpu")
+    ((_, pictures),) = generator.generate([(0, ("a cat", "a dog"), Sample(1, 0.5, 2.0))])
+    assert drawn.size == (TINY.pixels,) * 2 and pictures[0].shape == (TINY.pixels, TINY.pixels, 3)
+    assert guidance_of(str(folder)) == TINY.base_guidance
 
 
 def test_weights_are_half_precision_in_safetensors(trained):

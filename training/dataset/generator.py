@@ -93,6 +93,10 @@ class PairGenerator:
         checkpoint = checkpoints.load(model, in_channels=checkpoints.TEXT_TO_IMAGE_CHANNELS)
         return cls(TorchBackend(checkpoint, place, precision, shares_maps=True), checkpoint.tokenizer, drawing)
 
+    def with_drawing(self, drawing: Drawing) -> PairGenerator:
+        """One with the same model, loaded once, that draws otherwise."""
+        return PairGenerator(self._backend, self._tokenizer, drawing)
+
     @property
     def device(self) -> str:
         """Where pictures are drawn."""

@@ -1,12 +1,14 @@
 """A folder of shards that survives kill -9: every shard whole, no record lost or twice, and it knows where it stopped.
 
-OUT/pairs-00000.tar, ... are whole shards (`shards`). The one that grows has its name behind a dot and with .part. OUT/
-manifest.json is the ledger: settings, counts, and of every shard its records, bytes and SHA-256.
+OUT/pairs-00000.tar, ... are whole shards (`shards`). The one that grows has its name behind a dot and with .part.
+OUT/shards.jsonl has a line for each whole one: name, records, bytes, SHA-256. OUT/manifest.json is the ledger: what the
+set is made with, counts, and how much of all this holds. It stays small however large the set grows.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ from .ledger import Ledger
 from .record import PairRecord
 from .shards import END, tar_bytes
 
-MANIFEST = "manifest.json"
+MANIFEST, SHARDS = "manifest.json", "shards.jsonl"
 
 
 class PairStore:
@@ -53,11 +55,6 @@ class PairStore:
         """What became of inputs and samples."""
         return self._ledger.counts
 
-    @property
-    def shards(self) -> list[dict[str, Any]]:
-        """Of every whole shard its name, records, bytes and SHA-256."""
-        return list(self._ledger.place.get("shards", []))
-
     def append(self, records: Sequence[PairRecord], inputs: int, counts: Mapping[str, int]) -> None:
         """Adds the records of `inputs` more inputs, all or nothing.
 
@@ -87,7 +84,7 @@ class PairStore:
                 self._finish()
             self.__exit__(None, None, None)
             self._growing.unlink(missing_ok=True)
-            self._ledger.save(shards=self.shards, records=0, bytes=0, complete=True)
+            self._ledger.save(shards=self._shards, records=0, bytes=0, complete=True)
         except OSError as error:
             raise BadInput(f"{self.out} cannot be written: {error.strerror or error}; go on with --resume") from error
 
@@ -103,7 +100,12 @@ class PairStore:
 
     @property
     def _name(self) -> str:
-        return f"pairs-{len(self.shards):05d}.tar"
+        return f"pairs-{self._shards:05d}.tar"
+
+    @property
+    def _shards(self) -> int:
+        """How many are whole."""
+        return int(self._ledger.place.get("shards", 0))
 
     @property
     def _growing(self) -> Path:
@@ -118,7 +120,7 @@ class PairStore:
         if (self._growing.stat().st_size if self._growing.exists() else 0) < kept:
             raise BadInput(f"{self._growing} is shorter than {MANIFEST} says: it was changed by someone else")
         if self._ledger.place.get("complete") is None:
-            self._ledger.save(shards=self.shards, records=self._records, bytes=kept)
+            self._ledger.save(shards=self._shards, records=self._records, bytes=kept)
         self._file = self._growing.open("r+b" if self._growing.exists() else "w+b")
         self._file.truncate(kept)
         self._file.seek(kept)
@@ -128,7 +130,7 @@ class PairStore:
 
     def _save(self, inputs: int, counts: Mapping[str, int]) -> None:
         assert self._file is not None
-        self._ledger.save(inputs, counts, shards=self.shards, records=self._records, bytes=self._file.tell())
+        self._ledger.save(inputs, counts, shards=self._shards, records=self._records, bytes=self._file.tell())
 
     def _finish(self) -> None:
         """Ends the growing shard: it takes its name, and then the ledger tells of it."""
@@ -142,7 +144,34 @@ class PairStore:
         name, growing = self._name, self._growing
         growing.rename(self.out / name)
         shard = {"name": name, "records": self._records, "bytes": size, "sha256": digest}
-        self._ledger.save(shards=[*self.shards, shard], records=0, bytes=0)
+        _append(self.out / SHARDS, shard, self._shards)
+        self._ledger.save(shards=self._shards + 1, records=0, bytes=0)
+
+
+def whole_shards(out: Path) -> list[dict[str, Any]]:
+    """Of every whole shard of a set its name, records, bytes and SHA-256.
+
+    Raises:
+        BadInput: there is no such set, or its manifest cannot be read.
+    """
+    try:
+        count = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["shards"]
+        lines = (out / SHARDS).read_text(encoding="utf-8").splitlines() if count else []
+        return [json.loads(line) for line in lines[:count]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{out} is no set that `dataset pairs` made: {error!r}") from error
+
+
+def _append(path: Path, line: Mapping[str, Any], after: int) -> None:
+    """Puts a line behind the first `after` ones; what a process that died has left behind them goes."""
+    with path.open("a+b") as file:
+        file.seek(0)
+        for _ in range(after):
+            file.readline()
+        file.truncate(file.tell())
+        file.write(json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sha256(path: Path) -> str:

@@ -23,7 +23,10 @@ def pairs(
     source: Annotated[Path, typer.Argument(help="Triplets: JSON lines with caption (or input), edit, output.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of shards to make.")],
     base: Annotated[str, typer.Option(help="Text-to-image model: pocket-base, a folder, hub id or file.")],
-    clip: Annotated[str, typer.Option(help="The CLIP that judges: pocket, a folder or hub id.")],
+    clip: Annotated[
+        str | None,
+        typer.Option(help="The CLIP that judges: a folder or hub id.", show_default="pocket for pocket-base"),
+    ] = None,
     samples: Annotated[int, typer.Option(help="Drawn of a triplet.", rich_help_panel=_DRAWING)] = 100,
     steps: Annotated[int, typer.Option(rich_help_panel=_DRAWING)] = 100,
     sampler: Annotated[str, typer.Option(rich_help_panel=_DRAWING)] = "euler_a",
@@ -82,7 +85,7 @@ def pairs(
 ) -> None:
     """Draw pictures before and after of each triplet, and keep the pairs that CLIP approves of."""
     from .generator import Drawing
-    from .pair_store import PairStore
+    from .pair_store import PairStore, whole_shards
     from .pairs import Choice, make_pairs, read_triplets
     from .samples import Draws
     from .selection import thresholds_of
@@ -91,6 +94,10 @@ def pairs(
 
     if form not in _FORMS:
         raise BadInput(f"there is no format {form!r}: choose one of {', '.join(_FORMS)}")
+    if clip is None:
+        if base != "pocket-base":
+            raise BadInput("--clip is needed: pocket knows the pocket world alone; the paper's is ViT-L/14")
+        clip = "pocket"
     if ray is None and workers is not None:
         raise BadInput("--workers belongs to --ray")
     cross, word_steps = word_spans(cross_replace_steps)
@@ -129,7 +136,7 @@ def pairs(
 
         with PairStore(out, settings, per_shard, resume) as store:
             counts = make_pairs(lines, make, store, strict, advance)
-            kept = sum(shard["records"] for shard in store.shards)
+    kept = sum(shard["records"] for shard in whole_shards(out))
     if form != "webdataset":
         _convert(out, form)
     _report(out, kept, counts, as_json)
@@ -154,6 +161,23 @@ def calibrate(
         save_image(draw_distributions(true, unrelated, thresholds), histogram)
     out.write_text(json.dumps(asdict(thresholds), indent=2) + "\n", encoding="utf-8")
     print(f"{out}: {json.dumps(asdict(thresholds))}")
+
+
+def controls(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")],
+    base: Annotated[str, typer.Option(help="A text-to-image model of the pocket world.")] = "pocket-base",
+    steps: Annotated[int, typer.Option(min=1)] = 25,
+    cfg: Annotated[float, typer.Option(help="Guidance.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw every control of attention in one picture."""
+    from ip2p_fast.images import save_image
+
+    from .control_sheet import draw_controls
+    from .generator import Drawing, PairGenerator
+
+    save_image(draw_controls(PairGenerator.from_pretrained(base, Drawing(steps=steps)), cfg, seed), out)
+    print(out)
 
 
 def _convert(out: Path, form: str) -> None:

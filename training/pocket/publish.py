@@ -83,7 +83,7 @@ def base_folder(model: Path) -> Path:
     return model.with_name(f"{model.name}-base")
 
 
-def publish_base(unet: UNet2DConditionModel, model: Path) -> None:
+def publish_base(unet: UNet2DConditionModel, size: Size, model: Path) -> None:
     """Writes the text-to-image model beside the pocket model, whose autoencoder and text encoder it links to."""
     folder = base_folder(model)
     publish_unet(unet, folder)
@@ -94,6 +94,7 @@ def publish_base(unet: UNet2DConditionModel, model: Path) -> None:
     index = _INDEX | {"_class_name": "StableDiffusionPipeline"}
     _write(folder / "model_index.json", index)
     EulerAncestralDiscreteScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
+    _write(folder / "defaults.json", {"size": size.pixels, "cfg": size.base_guidance})
 
 
 def text_tower(clip: CLIPModel) -> CLIPTextModel:

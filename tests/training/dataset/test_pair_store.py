@@ -7,7 +7,7 @@ import tarfile
 import pytest
 
 from ip2p_fast.errors import BadInput
-from ip2p_fast.training.dataset.pair_store import MANIFEST, PairStore
+from ip2p_fast.training.dataset.pair_store import MANIFEST, SHARDS, PairStore, whole_shards
 from ip2p_fast.training.dataset.record import PairRecord
 from ip2p_fast.training.dataset.shards import read_shard
 
@@ -19,13 +19,13 @@ def record(number):
 
 
 def fill(out, first=0, last=7):
-    """One record an input; the manifest at the end."""
+    """One record an input; the manifest and the shards at the end."""
     with PairStore(out, {"seed": 1}, EACH, resume=first > 0) as store:
         assert store.inputs == first
         for number in range(first, last):
             store.append([record(number)], 1, {"done": 1})
         store.finish()
-    return json.loads((out / MANIFEST).read_text())
+    return json.loads((out / MANIFEST).read_text()), whole_shards(out)
 
 
 class Dies(Exception):
@@ -37,14 +37,15 @@ def die(*args, **kwargs):
 
 
 def test_what_is_put_in_comes_out_in_order(tmp_path):
-    manifest = fill(tmp_path / "out")
-    assert [shard["records"] for shard in manifest["shards"]] == [3, 3, 1]
-    keys = [one.key for shard in manifest["shards"] for one in read_shard(tmp_path / "out" / shard["name"])]
+    _, shards = fill(tmp_path / "out")
+    assert [shard["records"] for shard in shards] == [3, 3, 1]
+    keys = [one.key for shard in shards for one in read_shard(tmp_path / "out" / shard["name"])]
     assert keys == [f"key-{number}" for number in range(7)]
 
 
 def test_the_manifest_tells_the_hash_and_size_of_every_shard(tmp_path):
-    for shard in fill(tmp_path / "out")["shards"]:
+    _, shards = fill(tmp_path / "out")
+    for shard in shards:
         content = (tmp_path / "out" / shard["name"]).read_bytes()
         assert (shard["bytes"], shard["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
         with tarfile.open(tmp_path / "out" / shard["name"]) as tar:
@@ -85,7 +86,8 @@ def test_a_shard_that_was_ended_without_a_word_is_ended_again(tmp_path, monkeypa
         patch.setattr(PairStore, "_finish", ends_and_dies)
         fill(tmp_path / "out")
     assert (tmp_path / "out" / "pairs-00000.tar").exists()
-    assert json.loads((tmp_path / "out" / MANIFEST).read_text())["shards"] == []
+    assert whole_shards(tmp_path / "out") == []
+    assert len((tmp_path / "out" / SHARDS).read_text().splitlines()) == 1
     assert fill(tmp_path / "out", first=3) == whole
 
 
@@ -107,3 +109,10 @@ def test_a_shard_that_someone_cut_is_found_out(tmp_path):
     (tmp_path / "out" / ".pairs-00000.tar.part").write_bytes(b"")
     with pytest.raises(BadInput, match="shorter than manifest.json says"):
         PairStore(tmp_path / "out", {}, EACH, resume=True)
+
+
+def test_the_manifest_does_not_grow_with_the_set(tmp_path):
+    fill(tmp_path / "small", last=EACH)
+    fill(tmp_path / "large", last=30 * EACH)
+    small, large = ((tmp_path / name / MANIFEST).stat().st_size for name in ("small", "large"))
+    assert large <= small + 10

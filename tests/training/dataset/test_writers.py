@@ -32,6 +32,12 @@ def test_a_caption_gets_the_same_text_alone_and_in_company(model):
     assert writer.write(["a cat"], [8]) != alone[:1]
 
 
+def test_an_answer_ends_with_the_models_context_and_a_caption_that_fills_it_gets_none(model):
+    writer = TransformersWriter(model, Sampling(max_tokens=256))  # of a context of 64 bytes
+    assert len(writer.write(["a cat"], [1])[0]) > 0
+    assert writer.write(["a" * 70], [1]) == [""]
+
+
 def test_the_draw_is_a_sample_of_the_softmax():
     logits = torch.tensor([[1.0, 0.0, -1.0, 2.0]])
     counts = torch.zeros(4)
