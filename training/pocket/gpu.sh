@@ -20,7 +20,7 @@ if ! "$python" -c "import ip2p_fast.training" 2>/dev/null; then
     "$python" -m pip install --quiet --no-deps --no-build-isolation -e .
 fi
 
-for stage in data vae clip latents unet decoder reader; do
+for stage in data vae clip latents unet decoder reader captions base writer; do
     [ -e "$runs/$size-$stage.done" ] && continue
     left=$((deadline - $(date +%s) - 20))
     if [ "$left" -lt 20 ]; then break; fi
@@ -35,15 +35,17 @@ for stage in data vae clip latents unet decoder reader; do
     fi
 done
 
-# what there is so far goes out, in parts small enough for any transfer
-if [ -d "$model" ]; then
-    (cd "$model" && find . -type f) | while read -r file; do
-        mkdir -p "$out/$(dirname "$file")"
-        if [ "$(stat -c %s "$model/$file")" -lt $((15 << 20)) ]; then
-            cp "$model/$file" "$out/$file"
+# what there is so far goes out, in parts small enough for any transfer; links to parts of another model do not
+for folder in "$model" "$model-base" "$model-writer"; do
+    [ -d "$folder" ] || continue
+    (cd "$folder" && find . -type f) | while read -r file; do
+        to=$out/$(basename "$folder")/$file
+        mkdir -p "$(dirname "$to")"
+        if [ "$(stat -c %s "$folder/$file")" -lt $((15 << 20)) ]; then
+            cp "$folder/$file" "$to"
         else
-            split --bytes=15M --numeric-suffixes "$model/$file" "$out/$file.part"
+            split --bytes=15M --numeric-suffixes "$folder/$file" "$to.part"
         fi
     done
-fi
-if [ -e "$runs/$size-reader.done" ]; then echo finished; else echo "not finished: call again"; fi
+done
+if [ -e "$runs/$size-writer.done" ]; then echo finished; else echo "not finished: call again"; fi
