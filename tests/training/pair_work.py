@@ -13,11 +13,14 @@ from ip2p_fast.training.dataset.selection import Thresholds
 from ip2p_fast.training.dataset.workers import Recipe, maker
 
 PER_SHARD = 5
+DIRECTION = "direction.txt"
 
 
 def recipe(folder: Path, **drawing) -> Recipe:
-    """Random models of `folder`; every second sample or so is kept."""
-    thresholds = Thresholds(text_image=-1.0, direction=-0.02, image=-1.0, most=2)
+    """Random models of `folder`; half of the samples reach the threshold that is noted there, if one is."""
+    noted = folder / DIRECTION
+    least = float(noted.read_text()) if noted.exists() else -1.0
+    thresholds = Thresholds(text_image=-1.0, direction=least, image=-1.0, most=2)
     return Recipe(
         base=str(folder / "base"),
         clip=str(folder / "clip"),

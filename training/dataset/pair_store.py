@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -22,6 +23,17 @@ from .record import PairRecord
 from .shards import END, tar_bytes
 
 MANIFEST, SHARDS = "manifest.json", "shards.jsonl"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a set stands: whole shards, the bytes of the file that lists them, records and bytes of the growing one."""
+
+    shards: int = 0
+    listed: int = 0
+    records: int = 0
+    bytes: int = 0
+    complete: bool = False
 
 
 class PairStore:
@@ -38,10 +50,12 @@ class PairStore:
         """
         self.out, self._each = out, each
         self._ledger = Ledger(out / MANIFEST, out, {**settings, "records_per_shard": each}, resume)
-        self._file: BinaryIO | None = None
+        self._place = _Place(**self._ledger.place)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            self._open()
+            if not self._ledger.place:
+                self._note(self._place)  # a shard without a ledger would be nobody's
+            self._file = self._open()
         except OSError as error:
             raise BadInput(f"{out} cannot be written: {error.strerror or error}") from error
 
@@ -61,17 +75,15 @@ class PairStore:
         Raises:
             BadInput: they cannot be written, as on a full disk; what was there before is kept.
         """
-        assert self._file is not None
         try:
             for record in records:
                 self._file.write(tar_bytes(record))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._records += len(records)
-            self._save(inputs, counts)
-            if self._records >= self._each:
+            _to_disk(self._file)
+            grown = replace(self._place, records=self._place.records + len(records), bytes=self._file.tell())
+            self._note(grown, inputs, counts)
+            if self._place.records >= self._each:
                 self._finish()
-                self._open()
+                self._file = self._open()
         except OSError as error:
             raise BadInput(
                 f"{self.out} cannot be written: {error.strerror or error}; all before is kept, go on with --resume"
@@ -80,11 +92,11 @@ class PairStore:
     def finish(self) -> None:
         """Ends the last shard, if it has records. Nothing can be added after it."""
         try:
-            if self._records:
+            if self._place.records:
                 self._finish()
-            self.__exit__(None, None, None)
+            self._file.close()
             self._growing.unlink(missing_ok=True)
-            self._ledger.save(shards=self._shards, records=0, bytes=0, complete=True)
+            self._note(replace(self._place, complete=True))
         except OSError as error:
             raise BadInput(f"{self.out} cannot be written: {error.strerror or error}; go on with --resume") from error
 
@@ -94,58 +106,51 @@ class PairStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._file.close()
 
     @property
     def _name(self) -> str:
-        return f"pairs-{self._shards:05d}.tar"
-
-    @property
-    def _shards(self) -> int:
-        """How many are whole."""
-        return int(self._ledger.place.get("shards", 0))
+        return f"pairs-{self._place.shards:05d}.tar"
 
     @property
     def _growing(self) -> Path:
         return self.out / f".{self._name}.part"
 
-    def _open(self) -> None:
-        """Opens the growing shard where the ledger says it ends."""
-        self._records, kept = self._ledger.place.get("records", 0), self._ledger.place.get("bytes", 0)
-        whole = self.out / self._name
-        if whole.exists() and not self._growing.exists():
-            whole.rename(self._growing)  # it was ended, and the ledger never told
-        if (self._growing.stat().st_size if self._growing.exists() else 0) < kept:
-            raise BadInput(f"{self._growing} is shorter than {MANIFEST} says: it was changed by someone else")
-        if self._ledger.place.get("complete") is None:
-            self._ledger.save(shards=self._shards, records=self._records, bytes=kept)
-        self._file = self._growing.open("r+b" if self._growing.exists() else "w+b")
-        self._file.truncate(kept)
-        self._file.seek(kept)
-        if self._records >= self._each:  # it was full, and stopped before it was ended
-            self._finish()
-            self._open()
-
-    def _save(self, inputs: int, counts: Mapping[str, int]) -> None:
-        assert self._file is not None
-        self._ledger.save(inputs, counts, shards=self._shards, records=self._records, bytes=self._file.tell())
+    def _open(self) -> BinaryIO:
+        """The growing shard, cut off where the ledger says it ends."""
+        whole, growing, place = self.out / self._name, self._growing, self._place
+        if whole.exists() and not growing.exists():
+            whole.rename(growing)  # it was ended, and the ledger never told
+        if (growing.stat().st_size if growing.exists() else 0) < place.bytes:
+            raise BadInput(f"{growing} is shorter than {MANIFEST} says: it was changed by someone else")
+        self._file = _opened_at(growing, place.bytes)
+        if place.records < self._each:
+            return self._file
+        self._finish()  # it was full, and stopped before it was ended
+        return self._open()
 
     def _finish(self) -> None:
         """Ends the growing shard: it takes its name, and then the ledger tells of it."""
-        assert self._file is not None
         self._file.write(END)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        _to_disk(self._file)
         size = self._file.tell()
         self._file.close()
-        digest = _sha256(self._growing)
-        name, growing = self._name, self._growing
-        growing.rename(self.out / name)
-        shard = {"name": name, "records": self._records, "bytes": size, "sha256": digest}
-        _append(self.out / SHARDS, shard, self._shards)
-        self._ledger.save(shards=self._shards + 1, records=0, bytes=0)
+        shard = {
+            "name": self._name,
+            "records": self._place.records,
+            "bytes": size,
+            "sha256": _sha256(self._growing),
+        }
+        self._growing.rename(self.out / self._name)
+        with _opened_at(self.out / SHARDS, self._place.listed) as lines:
+            lines.write(json.dumps(shard).encode() + b"\n")
+            _to_disk(lines)
+            listed = lines.tell()
+        self._note(_Place(shards=self._place.shards + 1, listed=listed))
+
+    def _note(self, place: _Place, inputs: int = 0, counts: Mapping[str, int] | None = None) -> None:
+        self._ledger.save(inputs, counts, **vars(place))
+        self._place = place
 
 
 def whole_shards(out: Path) -> list[dict[str, Any]]:
@@ -162,16 +167,17 @@ def whole_shards(out: Path) -> list[dict[str, Any]]:
         raise BadInput(f"{out} is no set that `dataset pairs` made: {error!r}") from error
 
 
-def _append(path: Path, line: Mapping[str, Any], after: int) -> None:
-    """Puts a line behind the first `after` ones; what a process that died has left behind them goes."""
-    with path.open("a+b") as file:
-        file.seek(0)
-        for _ in range(after):
-            file.readline()
-        file.truncate(file.tell())
-        file.write(json.dumps(line).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+def _opened_at(path: Path, size: int) -> BinaryIO:
+    """A file to write on behind its first `size` bytes, in place of what is there."""
+    file = path.open("r+b" if path.exists() else "w+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _sha256(path: Path) -> str:

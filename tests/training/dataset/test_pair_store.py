@@ -53,7 +53,7 @@ def test_the_manifest_tells_the_hash_and_size_of_every_shard(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "call"), [("_save", 2), ("_save", 3), ("_finish", 1), ("_open", 2), ("_finish", 2), ("_save", 6)]
+    ("method", "call"), [("_note", 3), ("_note", 4), ("_finish", 1), ("_open", 2), ("_finish", 2), ("_note", 7)]
 )
 def test_wherever_it_dies_the_set_is_the_same_in_the_end(tmp_path, monkeypatch, method, call):
     """Before the ledger is told of records, and before and after a shard ends."""

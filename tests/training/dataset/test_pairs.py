@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from pair_work import PER_SHARD, recipe, work
+from pair_work import DIRECTION, PER_SHARD, recipe, work
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -24,7 +24,7 @@ from ip2p_fast.errors import BadInput, ModelError
 from ip2p_fast.training.dataset.clip_scores import ClipScorer
 from ip2p_fast.training.dataset.generator import PairGenerator
 from ip2p_fast.training.dataset.pair_store import MANIFEST, PairStore, whole_shards
-from ip2p_fast.training.dataset.pairs import make_pairs, read_triplets
+from ip2p_fast.training.dataset.pairs import Choice, make_pairs, read_triplets
 from ip2p_fast.training.dataset.record import faults
 from ip2p_fast.training.dataset.samples import Draws, draw_samples
 from ip2p_fast.training.dataset.shards import read_shard
@@ -52,6 +52,11 @@ def folder(tmp_path_factory):
     lines = [json.dumps({"caption": a, "edit": "make it night", "output": b}) for a, b in CAPTIONS]
     lines.insert(BROKEN, '{"caption": "cut')
     (root / "triplets.jsonl").write_text("\n".join(lines) + "\n")
+    everything = recipe(root)
+    everything = replace(everything, choice=Choice(Draws(count=4), filtered=False))
+    made = maker(everything)(read_triplets(root / "triplets.jsonl"))
+    directions = [record.similarities.direction for outcome in made for record in outcome.records]
+    (root / DIRECTION).write_text(str(np.median(directions)))
     return root
 
 
@@ -103,7 +108,7 @@ def test_every_record_is_whole_and_holds_what_it_was_made_with(whole):
         )
         assert (record.p, record.cfg) == (sample.p, sample.cfg)
         assert 0.1 <= record.p <= 0.9 and 7.5 <= record.cfg <= 15
-        assert record.similarities.direction >= -0.02
+        assert record.similarities.direction >= float((whole.parent / DIRECTION).read_text())
 
 
 def test_of_each_triplet_the_best_directions_come_first_and_no_more_than_asked(whole):

@@ -15,7 +15,7 @@ from ip2p_fast.benchmarks.results import Row, read_results, write_results
 from ip2p_fast.errors import BadInput
 from ip2p_fast.training.dataset import plan_document, workers
 from ip2p_fast.training.dataset.cli import app
-from ip2p_fast.training.dataset.pair_store import MANIFEST
+from ip2p_fast.training.dataset.pair_store import MANIFEST, SHARDS, whole_shards
 from ip2p_fast.training.dataset.plan import (
     LINES_OF_A_WORKER,
     Costs,
@@ -30,7 +30,7 @@ from ip2p_fast.training.dataset.plan_document import BEGIN, END, count, draw_tab
 
 JOB = Job(triplets=1000, kept=2.0, samples=10, steps=5)
 COSTS = Costs(drawing=3.0, clip=0.5, jpeg=0.25, language=4.5, bytes_per_pair=500_000)
-WRITER = WriterCost(per_triplet=0.01, per_byte=1e-8, per_shard=1e-4)
+WRITER = WriterCost(per_triplet=0.01, per_byte=1e-8)
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +74,19 @@ def test_a_plan_is_as_counted_by_hand():
     assert plan.writer_wall is plan.disk_wall is plan.devices_until_writer is None
 
 
-def test_a_writer_pays_for_triplets_bytes_and_the_shards_that_its_ledger_names():
+def test_a_writer_pays_for_the_triplets_and_bytes_of_its_output():
     costs = replace(COSTS, writer=WRITER)
     one, two = plan_of(JOB, costs), plan_of(replace(JOB, outputs=2), costs)
-    assert one.writer_wall == pytest.approx(1000 * (0.01 + 1e6 * 1e-8 + 1 * 1e-4))
-    assert two.writer_wall == pytest.approx(500 * (0.01 + 1e6 * 1e-8 + 0.5 * 1e-4))
+    assert one.writer_wall == pytest.approx(1000 * (0.01 + 1e6 * 1e-8))
+    assert two.writer_wall == pytest.approx(one.writer_wall / 2)
     assert one.devices_until_writer == pytest.approx(40_000 / one.writer_wall)
+    assert two.devices_until_writer == pytest.approx(2 * one.devices_until_writer)
+
+
+def test_a_triplet_costs_a_writer_the_same_however_long_its_output_is():
+    costs = replace(COSTS, writer=WRITER)
+    long = plan_of(replace(JOB, triplets=10**9, per_shard=1), costs)
+    assert long.writer_wall / 10**9 == pytest.approx(plan_of(JOB, costs).writer_wall / 1000)
 
 
 def test_beyond_so_many_devices_the_writer_is_the_bottleneck():
@@ -124,9 +131,9 @@ def test_more_pairs_never_need_fewer_triplets_and_these_are_enough(pairs, kept, 
     assert needed * kept >= pairs * (1 - 1e-6) and (needed - 1) * kept < pairs
 
 
-@given(devices=whole, more=whole, drawing=positive, clip=positive, rate=st.floats(1e3, 1e9), per_shard=whole)
-def test_more_devices_never_take_longer_and_more_work_never_takes_less(devices, more, drawing, clip, rate, per_shard):
-    job = replace(JOB, devices=devices, write_rate=rate, per_shard=per_shard)
+@given(devices=whole, more=whole, drawing=positive, clip=positive, rate=st.floats(1e3, 1e9))
+def test_more_devices_never_take_longer_and_more_work_never_takes_less(devices, more, drawing, clip, rate):
+    job = replace(JOB, devices=devices, write_rate=rate)
     costs = replace(COSTS, drawing=drawing, clip=clip, writer=WRITER)
     plan = plan_of(job, costs)
     assert plan_of(replace(job, devices=devices + more), costs).wall <= plan.wall
@@ -190,7 +197,7 @@ def test_arithmetic_alone_makes_a_plan():
 
 def test_a_set_that_was_made_tells_what_is_kept(folder):
     manifest = json.loads((folder / "made" / MANIFEST).read_text())
-    pairs = sum(shard["records"] for shard in manifest["shards"])
+    pairs = sum(shard["records"] for shard in whole_shards(folder / "made"))
     made = read_made(folder / "made")
     assert (made.samples, made.steps, made.kept) == (4, 4, pairs / 5)
     assert made.bytes_per_pair == sum(path.stat().st_size for path in (folder / "made").glob("*.tar")) / pairs
@@ -206,12 +213,15 @@ def test_a_set_that_was_made_tells_what_is_kept(folder):
 def test_a_set_in_the_making_tells_too(folder, tmp_path):
     manifest = json.loads((folder / "made" / MANIFEST).read_text())
     manifest |= {
-        "shards": [],
+        "shards": 2,
         "records": 3,
         "bytes": 3000,
-        "counts": {"done": 2, "samples kept": 3, "samples low image": 5},
+        "counts": {"done": 8, "samples kept": 12, "samples low image": 20},
     }
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    # the third is not in the manifest's count: its records are still those of the growing shard
+    shards = [{"records": 4, "bytes": 5000}, {"records": 5, "bytes": 4000}, {"records": 3, "bytes": 3000}]
+    (tmp_path / SHARDS).write_text("".join(json.dumps(shard) + "\n" for shard in shards))
     made = read_made(tmp_path)
     assert (made.kept, made.bytes_per_pair, made.dropped) == (1.5, 1000.0, {"low image": 0.625})
 
@@ -220,7 +230,7 @@ def test_a_set_that_tells_nothing_is_refused(folder, tmp_path):
     like = ["--triplets", 10, "--seconds-per-sample", 1, "--like"]
     assert "cannot be read" in refused(*like, tmp_path)
     manifest = json.loads((folder / "made" / MANIFEST).read_text())
-    (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"shards": [], "records": 0}))
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"shards": 0, "records": 0}))
     assert "0 pairs of 5 triplets" in refused(*like, tmp_path)
     assert "--samples is 9, but the set of --like was made with 4" in refused(*like, folder / "made", "--samples", 9)
 
@@ -245,7 +255,7 @@ def test_a_measured_plan_is_recorded_and_drawn_into_a_document(folder, tmp_path)
     assert rows["cpu.plan.bytes_per_pair"].value == pytest.approx(costs["bytes_per_pair"] / 1000, rel=1e-5)
     text = document.read_text()
     assert text.startswith("before\n") and text.endswith(f"{END}\nafter\n") and "old" not in text
-    assert "| triplets | 50 | 454,445 | 454,445 |" in text
+    assert "| triplets | 50 | 451,990 | 451,990 |" in text
     # the tables are of the file alone
     planned_again = CliRunner().invoke(app, ["plan", "--document", str(document), "--record", str(results)])
     assert planned_again.exit_code == 0 and document.read_text() == text

@@ -11,8 +11,8 @@ from ip2p_fast.benchmarks.table import RESULTS
 from ip2p_fast.checkpoints import POCKET, SHIPPED, load
 from ip2p_fast.cli import main
 from ip2p_fast.training.dataset.calibration import measure_known_pairs
-from ip2p_fast.training.dataset.clip_scores import ClipScorer
 from ip2p_fast.training.dataset.cli import app
+from ip2p_fast.training.dataset.clip_scores import ClipScorer
 from ip2p_fast.training.dataset.formats import read_pairs
 from ip2p_fast.training.dataset.generator import Drawing, PairGenerator
 from ip2p_fast.training.dataset.samples import Draws, sample_of
