@@ -28,7 +28,8 @@ def _train() -> None:
 @train_app.command("pocket")
 def train_pocket(
     stage: Annotated[
-        str, typer.Argument(help="all, or one of data, vae, clip, latents, unet, decoder, reader, captions, base.")
+        str,
+        typer.Argument(help="all, or one of data, vae, clip, latents, unet, decoder, reader, captions, base, writer."),
     ] = "all",
     size: Annotated[str, typer.Option(help="A row of training/pocket/sizes.py.")] = "cpu64",
     out: Annotated[Path, typer.Option(help="Pictures and checkpoints go here.")] = Path("runs/pocket"),
@@ -116,6 +117,62 @@ def evaluate_sheet(
 
     save_image(draw_sheet(Editor.from_pretrained(model)), out)
     print(out)
+
+
+@evaluate_app.command("base")
+def evaluate_base(
+    model: Annotated[str, typer.Option(help="A text-to-image model of the pocket world.")] = "pocket-base",
+    reader: Annotated[Path | None, typer.Option(help="The reader's folder.", show_default="the pocket model's")] = None,
+    limit: Annotated[int, typer.Option(help="Held-out captions, one picture each.", min=1)] = 1000,
+    steps: Annotated[int, typer.Option(help="Of euler_a.", min=1)] = 25,
+    cfg: Annotated[str | None, typer.Option(help="From:to; guidance.", show_default="the model's")] = None,
+    record: Annotated[Path | None, typer.Option(help="Write a results file here.")] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """How many pictures show everything that their caption says."""
+    from ip2p_fast.checkpoints import POCKET
+
+    from .dataset.generator import Drawing, PairGenerator
+    from .dataset.options import guidance_of, number_range
+    from .pocket.base_figures import measure_base, record_base
+    from .pocket.reader import load_reader
+
+    generator = PairGenerator.from_pretrained(model, Drawing(steps=steps, at_once=16))
+    guidance = number_range("--cfg", cfg) if cfg else guidance_of(model)
+    with progress() as watch:
+        report = measure_base(
+            generator,
+            load_reader(reader or POCKET / "reader"),
+            limit,
+            guidance,
+            lambda done: watch("pictures", done / limit, f"{done} of {limit}"),
+        )
+    if record is not None:
+        record_base(record, report)
+    _print(report.as_json(), as_json)
+
+
+@evaluate_app.command("writer")
+def evaluate_writer(
+    model: Annotated[str, typer.Option(help="A language model that writes triplets: a folder.")] = "pocket-writer",
+    limit: Annotated[int, typer.Option(help="Triplets to have written, of held-out scenes.", min=1)] = 5000,
+    batch: Annotated[int, typer.Option(help="Captions written to at once.", min=1)] = 256,
+    record: Annotated[Path | None, typer.Option(help="Write a results file here.")] = None,
+    document: Annotated[Path | None, typer.Option(help="With --record: redraw this document's table from it.")] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """How many triplets that a model writes are in form, and right about the pocket world."""
+    from .pocket.writer_figures import draw_writer_table, measure_writer, record_writer
+
+    if document is not None and record is None:
+        raise BadInput("--document needs --record: a table is drawn from a results file")
+    with progress() as watch:
+        report = measure_writer(model, limit, batch, lambda done: watch("triplets", done / limit, f"{done} of {limit}"))
+    if record is not None:
+        record_writer(record, report)
+        if document is not None:
+            draw_writer_table(document, record)
+    _print(report.as_json(), as_json)
 
 
 def _device(name: str) -> str:

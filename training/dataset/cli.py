@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from .demo_cli import demo
 from .formats_cli import convert, inspect
-from .pairs_cli import calibrate, pairs
+from .pairs_cli import calibrate, controls, pairs
+from .plan_cli import plan
 from .triplets_cli import finetune_writer, triplets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
@@ -16,9 +18,12 @@ def _dataset() -> None:
     """Make training data: triplets of caption, instruction and edited caption, and pairs of pictures."""
 
 
+app.command("demo")(demo)
 app.command("triplets")(triplets)
 app.command("finetune-writer")(finetune_writer)
 app.command("pairs")(pairs)
 app.command("calibrate")(calibrate)
+app.command("controls")(controls)
+app.command("plan")(plan)
 app.command("convert")(convert)
 app.command("inspect")(inspect)

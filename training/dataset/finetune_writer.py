@@ -89,7 +89,9 @@ def finetune_writer(
         raise BadInput(f"{folder} is there already: choose another output")
     trained, held_out = split_triplets(triplets, settings.held_out)
     tokenizer, language_model = load_language_model(model)
-    rows = [_encoded(triplet, tokenizer, language_model) for triplet in trained]
+    # the held-out ones as well, so that one that is too long is found now
+    rows = [_encoded(triplet, tokenizer, language_model) for triplet in (*trained, *held_out)][: len(trained)]
+    writes_with_cache = getattr(language_model.config, "use_cache", True)
     if settings.lora_rank is not None:
         language_model = _with_lora(language_model, settings.lora_rank)
     with tempfile.TemporaryDirectory() as scratch:
@@ -114,6 +116,7 @@ def finetune_writer(
         trainer.remove_callback(PrinterCallback)  # stdout is for the result
         trainer.train()
     language_model = language_model.merge_and_unload() if settings.lora_rank is not None else language_model
+    language_model.config.use_cache = writes_with_cache  # the trainer has no use for one
     language_model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if not held_out:

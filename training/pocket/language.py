@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import product
 
@@ -21,7 +22,7 @@ from .scene import ATTRIBUTES, NONE, NOTHING, Edit, Scene
 
 def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     """A sentence that says all of a scene; the canonical one when `rng` is None."""
-    form = _pick(phrases.CAPTIONS_OF_EMPTY_SCENES if scene.empty else phrases.CAPTIONS, rng)
+    form = _pick(_forms(scene), rng)
     slots = {
         slot: _pick(values[getattr(scene, slot)], rng)
         for slot, values in phrases.PHRASES.items()
@@ -62,11 +63,31 @@ def parse_caption(text: str) -> Scene:
     Raises:
         BadInput: a text that `caption` cannot have written.
     """
-    for pattern in _caption_patterns():
-        found = pattern.fullmatch(text)
-        if found:
-            return _scene_from_slots(found.groupdict())
-    raise BadInput(f"not a caption of the pocket world: {text!r}; captions read like {caption(_EXAMPLE)!r}")
+    return _scene_from_slots(_form_and_slots(text)[1])
+
+
+def edited_caption(text: str, after: Scene, rng: np.random.Generator | None = None) -> str:
+    """A caption of `after` that keeps every word of `text` that still holds, as Prompt-to-Prompt needs it.
+
+    The sentence form stays, and so do the phrases of all values that `after` shares with the scene of `text`; the
+    others get the canonical phrase, or any when `rng` is given. Where a subject comes or goes, the form is the one of
+    the other table that changes least.
+
+    Raises:
+        BadInput: a text that is no caption.
+    """
+    form, said = _form_and_slots(text)
+    before = _scene_from_slots(said)
+    slots = {
+        slot: said[slot] if value == getattr(before, slot) else _pick(phrases.PHRASES[slot][value], rng)
+        for slot, value in ((slot, getattr(after, slot)) for slot in phrases.PHRASES)
+        if value in phrases.PHRASES[slot]
+    }
+    slots["subject"] = _counted(after)
+    if before.empty == after.empty:
+        return form.format(**slots)
+    candidates = [form.format(**slots) for form in _forms(after)]
+    return max(candidates, key=lambda candidate: SequenceMatcher(None, text.split(), candidate.split()).ratio())
 
 
 def vocabulary() -> list[str]:
@@ -144,19 +165,30 @@ def _values(attribute: str) -> list[str]:
     return [value for value in ATTRIBUTES[attribute] if value not in (NOTHING, NONE, "0")]
 
 
+def _forms(scene: Scene) -> tuple[str, ...]:
+    return phrases.CAPTIONS_OF_EMPTY_SCENES if scene.empty else phrases.CAPTIONS
+
+
+def _form_and_slots(text: str) -> tuple[str, dict[str, str]]:
+    for form, pattern in _caption_patterns().items():
+        found = pattern.fullmatch(text)
+        if found:
+            return form, found.groupdict()
+    raise BadInput(f"not a caption of the pocket world: {text!r}; captions read like {caption(_EXAMPLE)!r}")
+
+
 @lru_cache(maxsize=1)
-def _caption_patterns() -> list[re.Pattern[str]]:
+def _caption_patterns() -> dict[str, re.Pattern[str]]:
+    """Sentence form -> what matches its captions, with a group a slot."""
     slots = {
         slot: _any_of([phrase for options in values.values() for phrase in options])
         for slot, values in phrases.PHRASES.items()
     }
     number = _any_of(["a", *phrases.NUMBERS.values()])
     slots["subject"] = f"{number} {_any_of(_values('colour'))} {_any_of(_values('subject'))}s?"
-    patterns = []
-    for form in (*phrases.CAPTIONS, *phrases.CAPTIONS_OF_EMPTY_SCENES):
-        named = {slot: f"(?P<{slot}>{pattern})" for slot, pattern in slots.items()}
-        patterns.append(re.compile(form.format(**named)))
-    return patterns
+    named = {slot: f"(?P<{slot}>{pattern})" for slot, pattern in slots.items()}
+    forms = (*phrases.CAPTIONS, *phrases.CAPTIONS_OF_EMPTY_SCENES)
+    return {form: re.compile(form.format(**named)) for form in forms}
 
 
 def _any_of(options: Sequence[str]) -> str:

@@ -25,8 +25,9 @@ from .sizes import Size
 from .tokenizer import build_tokenizer
 from .unet import Latents, prepare_latents, train_unet
 from .vae import train_decoder, train_vae
+from .writer import train_writer
 
-STAGES = ("data", "vae", "clip", "latents", "unet", "decoder", "reader", "captions", "base")
+STAGES = ("data", "vae", "clip", "latents", "unet", "decoder", "reader", "captions", "base", "writer")
 _PARALLEL = ("vae", "unet", "decoder", "reader", "base")
 HELD_OUT = 1024
 """Held-out pairs rendered for the figures of the stages."""
@@ -73,7 +74,7 @@ def train_stage(stage: str, work: Work) -> dict[str, float]:
     Raises:
         BadInput: an unknown stage, or one whose predecessors have not been run.
     """
-    functions = (_data, _vae, _clip, _latents, _unet, _decoder, _reader, _captions, _base)
+    functions = (_data, _vae, _clip, _latents, _unet, _decoder, _reader, _captions, _base, _writer)
     stages = dict(zip(STAGES, functions, strict=True))
     if stage not in stages:
         raise BadInput(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")
@@ -176,8 +177,13 @@ def _base(work: Work) -> dict[str, float]:
     data, contexts = _load_latents(work), _load(_captions_file(work), "captions")
     unet = train_base(work.size, Captioned(data.latents, contexts, data.scale), work.run("base"))
     if rank() == 0:
-        publish_base(unet, work.model)
+        publish_base(unet, work.size, work.model)
     return {"base_parameters": float(sum(p.numel() for p in unet.parameters()))}
+
+
+def _writer(work: Work) -> dict[str, float]:
+    # beside the picture model: ip2p_fast/pocket-writer next to ip2p_fast/pocket
+    return train_writer(work.size, work.run("writer"), work.model.with_name(f"{work.model.name}-writer"))
 
 
 def _latents_file(work: Work) -> Path:
