@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ip2p_fast.backends.torch_backend import resolve_dtype
-from ip2p_fast.training.dataset.generator import Drawing, PairGenerator, Pictures
 from ip2p_fast.training.dataset.options import guidance_of
-from ip2p_fast.training.dataset.samples import Draws, Sample, draw_samples
+from ip2p_fast.training.dataset.pairs.generator import Drawing, PairGenerator, Pictures
+from ip2p_fast.training.dataset.pairs.samples import Draws, Sample, draw_samples
 
 from .bench import Bench
 from .peers.prompt_to_prompt import PromptToPrompt

@@ -132,8 +132,8 @@ def evaluate_base(
     """How many pictures show everything that their caption says."""
     from ip2p_fast.checkpoints import POCKET
 
-    from .dataset.generator import Drawing, PairGenerator
     from .dataset.options import guidance_of, number_range
+    from .dataset.pairs.generator import Drawing, PairGenerator
     from .pocket.base_figures import measure_base, record_base
     from .pocket.reader import load_reader
 

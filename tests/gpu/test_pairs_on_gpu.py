@@ -5,8 +5,8 @@ import pytest
 import tiny
 import torch
 
-from ip2p_fast.training.dataset.generator import Drawing, PairGenerator
-from ip2p_fast.training.dataset.samples import Sample
+from ip2p_fast.training.dataset.pairs.generator import Drawing, PairGenerator
+from ip2p_fast.training.dataset.pairs.samples import Sample
 
 CAPTIONS = ("a watercolour of a red cat", "a watercolour of a blue dog")
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from ip2p_fast.training.dataset.generator import Drawing
-from ip2p_fast.training.dataset.pair_store import PairStore
-from ip2p_fast.training.dataset.pairs import Choice, make_pairs, read_triplets
-from ip2p_fast.training.dataset.samples import Draws
-from ip2p_fast.training.dataset.selection import Thresholds
-from ip2p_fast.training.dataset.workers import Recipe, maker
+from ip2p_fast.training.dataset.pairs.generator import Drawing
+from ip2p_fast.training.dataset.pairs.making import Choice, make_pairs, read_triplets
+from ip2p_fast.training.dataset.pairs.pair_store import PairStore
+from ip2p_fast.training.dataset.pairs.samples import Draws
+from ip2p_fast.training.dataset.pairs.selection import Thresholds
+from ip2p_fast.training.dataset.pairs.workers import Recipe, maker
 
 PER_SHARD = 5
 DIRECTION = "direction.txt"

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from ip2p_fast.training.dataset.record import PairRecord, Similarities
+from ip2p_fast.training.dataset.forms.record import PairRecord, Similarities
 
 
 def picture(seed=0, size=(16, 12), form="JPEG"):

@@ -10,9 +10,9 @@ from tiny_size import STEPS, TINY
 
 from ip2p_fast import Editor
 from ip2p_fast.errors import BadInput
-from ip2p_fast.training.dataset.generator import Drawing, PairGenerator
 from ip2p_fast.training.dataset.options import guidance_of
-from ip2p_fast.training.dataset.samples import Sample
+from ip2p_fast.training.dataset.pairs.generator import Drawing, PairGenerator
+from ip2p_fast.training.dataset.pairs.samples import Sample
 from ip2p_fast.training.pocket.evaluate import evaluate
 from ip2p_fast.training.pocket.publish import base_folder
 from ip2p_fast.training.pocket.split import KINDS

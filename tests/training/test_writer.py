@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Tokenizer
 from ip2p_fast.benchmarks.results import read_results
 from ip2p_fast.cli import main
 from ip2p_fast.errors import BadInput
-from ip2p_fast.training.dataset.triplet import Triplet, completion, parse, prompt
-from ip2p_fast.training.dataset.writers import SHIPPED, Sampling, TransformersWriter
+from ip2p_fast.training.dataset.triplets.triplet import Triplet, completion, parse, prompt
+from ip2p_fast.training.dataset.triplets.writers import SHIPPED, Sampling, TransformersWriter
 from ip2p_fast.training.pocket.language import caption, parse_caption
 from ip2p_fast.training.pocket.loop import Run
 from ip2p_fast.training.pocket.split import draw_pair, is_held_out

@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from .demo_cli import demo
-from .formats_cli import convert, inspect
-from .pairs_cli import calibrate, controls, pairs
-from .plan_cli import plan
-from .triplets_cli import finetune_writer, triplets
+from .forms.cli import convert, inspect
+from .pairs.cli import calibrate, controls, pairs
+from .plan.cli import plan
+from .triplets.cli import finetune_writer, triplets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from .formats_cli import inspect
-from .pairs_cli import pairs
-from .triplets_cli import triplets
+from .forms.cli import inspect
+from .pairs.cli import pairs
+from .triplets.cli import triplets
 
 BASE, CLIP, WRITER = "pocket-base", "pocket", "pocket-writer"
 

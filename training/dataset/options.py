@@ -13,7 +13,7 @@ def guidance_of(base: str) -> tuple[float, float]:
     """The range of guidance that a model's defaults.json names, else the paper's."""
     from ip2p_fast.checkpoints import SHIPPED
 
-    from .samples import Draws
+    from .pairs.samples import Draws
 
     path = SHIPPED.get(base, Path(base)) / "defaults.json"
     defaults: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

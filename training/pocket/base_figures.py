@@ -11,8 +11,8 @@ import numpy as np
 
 from ip2p_fast.benchmarks.results import Row, write_results
 
-from ..dataset.generator import PairGenerator
-from ..dataset.samples import Draws, sample_of
+from ..dataset.pairs.generator import PairGenerator
+from ..dataset.pairs.samples import Draws, sample_of
 from .language import caption
 from .reader import Reader, read
 from .scene import ATTRIBUTES

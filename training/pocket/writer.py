@@ -21,15 +21,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from ..dataset.finetune_writer import Finetuning, finetune_writer, split_triplets
-from ..dataset.triplet import Triplet, completion, prompt
-from ..dataset.written import read_triplets
+from ..dataset.triplets.finetune_writer import Finetuning, finetune_writer, split_triplets
+from ..dataset.triplets.triplet import Triplet, completion, prompt
+from ..dataset.triplets.written import read_triplets
 from . import language
 from .loop import Run, load_average, train
 from .sizes import Size
 from .split import draw_pair
 
-WRITTEN = Path(__file__).parents[1] / "dataset" / "written_triplets.jsonl"
+WRITTEN = Path(__file__).parents[1] / "dataset" / "triplets" / "written_triplets.jsonl"
 """700 triplets of the world in words that its grammar does not have."""
 HELD_OUT_SHARE = 0.1
 END_OF_TEXT = "<|endoftext|>"

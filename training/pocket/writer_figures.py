@@ -14,10 +14,10 @@ from ip2p_fast.benchmarks.results import Row, read_results, write_results
 from ip2p_fast.benchmarks.table import full_tables
 from ip2p_fast.errors import BadInput
 
-from ..dataset.finetune_writer import perplexity, split_triplets
-from ..dataset.triplet import NotATriplet, Triplet, parse
-from ..dataset.writers import Sampling, TransformersWriter
-from ..dataset.written import read_triplets
+from ..dataset.triplets.finetune_writer import perplexity, split_triplets
+from ..dataset.triplets.triplet import NotATriplet, Triplet, parse
+from ..dataset.triplets.writers import Sampling, TransformersWriter
+from ..dataset.triplets.written import read_triplets
 from . import language
 from .scene import Edit, edits
 from .split import draw_pair

@@ -1,0 +1,1 @@
+"""What a data set costs before it is made."""

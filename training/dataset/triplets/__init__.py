@@ -1,0 +1,1 @@
+"""Captions to triplets: instruction and edited caption, written by a language model."""
