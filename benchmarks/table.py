@@ -47,7 +47,7 @@ def drawn(root: Path, results: Path) -> dict[Path, str]:
     documents = {root / path: table for path, table in tables.items() if (root / path).exists()}
     if not documents:
         raise BadInput(f"{root} has neither {README} nor {FULL}: run this in a checkout of ip2p-fast")
-    return {path: _between_markers(path, table) for path, table in documents.items()}
+    return {path: between_markers(path, table) for path, table in documents.items()}
 
 
 def targets_table(files: Mapping[str, Results]) -> str:
@@ -82,12 +82,19 @@ def _section(name: str, found: Results) -> str:
     return "\n".join(lines)
 
 
-def _between_markers(path: Path, table: str) -> str:
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise BadInput(f"{path} needs one line {BEGIN} and, below it, one line {END}: the table goes between them")
+def between_markers(path: Path, table: str, begin: str = BEGIN, end: str = END) -> str:
+    """A document's text with `table` in place of what stands between its marker lines.
+
+    Raises BadInput for a document that cannot be read, or without the markers.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise BadInput(f"{path} needs one line {begin} and, below it, one line {end}: the table goes between them")
     lines = f"{table}\n" if table else ""
-    return f"{text[: text.index(BEGIN)]}{BEGIN}\n{lines}{text[text.index(END) :]}"
+    return f"{text[: text.index(begin)]}{begin}\n{lines}{text[text.index(end) :]}"
 
 
 def _title(row: Row) -> str:

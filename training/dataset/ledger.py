@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ip2p_fast.errors import BadInput
 
@@ -72,6 +72,20 @@ class Ledger:
             )
             raise BadInput(f"{output} was made with other settings: {said}")
         self.place = state
+
+
+def opened_at(path: Path, size: int) -> BinaryIO:
+    """A file to write on behind its first `size` bytes, in place of what is there."""
+    file = path.open("r+b" if path.exists() else "w+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
+def to_disk(file: BinaryIO) -> None:
+    """Returns when all that was written is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _holds_something(output: Path) -> bool:

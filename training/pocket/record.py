@@ -7,8 +7,7 @@ from typing import Any
 
 from ip2p_fast import Editor
 from ip2p_fast.benchmarks.results import Row, read_results, write_results
-from ip2p_fast.benchmarks.table import full_tables
-from ip2p_fast.errors import BadInput
+from ip2p_fast.benchmarks.table import between_markers, full_tables
 
 from .data import draw_pairs
 from .evaluate import Report
@@ -57,12 +56,9 @@ def draw_table(document: Path, results: Path) -> None:
     Raises:
         BadInput: the document lacks the markers, or the results file is faulty.
     """
-    text = document.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise BadInput(f"{document} needs one line {BEGIN} and one line {END}: the table goes between them")
     found = read_results(results)
     table = f"{full_tables({results.stem: found})}\n\n{_kinds(found.rows)}"
-    document.write_text(f"{text[: text.index(BEGIN)]}{BEGIN}\n{table}\n{text[text.index(END) :]}", encoding="utf-8")
+    document.write_text(between_markers(document, table, BEGIN, END), encoding="utf-8")
 
 
 def _row(name: str, value: float, detail: dict[str, Any]) -> Row:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ip2p_fast.benchmarks.results import Row, read_results, write_results
-from ip2p_fast.benchmarks.table import full_tables
+from ip2p_fast.benchmarks.table import between_markers, full_tables
 from ip2p_fast.errors import BadInput
 
 from ..dataset.triplets.finetune_writer import perplexity, split_triplets
@@ -140,8 +140,5 @@ def draw_writer_table(document: Path, results: Path) -> None:
     Raises:
         BadInput: the document lacks the markers, or the results file is faulty.
     """
-    text = document.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise BadInput(f"{document} needs one line {BEGIN} and one line {END}: the table goes between them")
     table = full_tables({results.stem: read_results(results)})
-    document.write_text(f"{text[: text.index(BEGIN)]}{BEGIN}\n{table}\n{text[text.index(END) :]}", encoding="utf-8")
+    document.write_text(between_markers(document, table, BEGIN, END), encoding="utf-8")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from ip2p_fast.errors import BadInput
 
 from ..forms.record import PairRecord
 from ..forms.shards import END, tar_bytes
-from ..ledger import Ledger
+from ..ledger import Ledger, opened_at, to_disk
 
 MANIFEST, SHARDS = "manifest.json", "shards.jsonl"
 
@@ -78,7 +77,7 @@ class PairStore:
         try:
             for record in records:
                 self._file.write(tar_bytes(record))
-            _to_disk(self._file)
+            to_disk(self._file)
             grown = replace(self._place, records=self._place.records + len(records), bytes=self._file.tell())
             self._note(grown, inputs, counts)
             if self._place.records >= self._each:
@@ -123,7 +122,7 @@ class PairStore:
             whole.rename(growing)  # it was ended, and the ledger never told
         if (growing.stat().st_size if growing.exists() else 0) < place.bytes:
             raise BadInput(f"{growing} is shorter than {MANIFEST} says: it was changed by someone else")
-        self._file = _opened_at(growing, place.bytes)
+        self._file = opened_at(growing, place.bytes)
         if place.records < self._each:
             return self._file
         self._finish()  # it was full, and stopped before it was ended
@@ -132,7 +131,7 @@ class PairStore:
     def _finish(self) -> None:
         """Ends the growing shard: it takes its name, and then the ledger tells of it."""
         self._file.write(END)
-        _to_disk(self._file)
+        to_disk(self._file)
         size = self._file.tell()
         self._file.close()
         shard = {
@@ -142,9 +141,9 @@ class PairStore:
             "sha256": _sha256(self._growing),
         }
         self._growing.rename(self.out / self._name)
-        with _opened_at(self.out / SHARDS, self._place.listed) as lines:
+        with opened_at(self.out / SHARDS, self._place.listed) as lines:
             lines.write(json.dumps(shard).encode() + b"\n")
-            _to_disk(lines)
+            to_disk(lines)
             listed = lines.tell()
         self._note(_Place(shards=self._place.shards + 1, listed=listed))
 
@@ -165,19 +164,6 @@ def whole_shards(out: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines[:count]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{out} is no set that `dataset pairs` made: {error!r}") from error
-
-
-def _opened_at(path: Path, size: int) -> BinaryIO:
-    """A file to write on behind its first `size` bytes, in place of what is there."""
-    file = path.open("r+b" if path.exists() else "w+b")
-    file.truncate(size)
-    file.seek(size)
-    return file
-
-
-def _to_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _sha256(path: Path) -> str:

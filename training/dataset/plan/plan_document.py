@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ip2p_fast.benchmarks.results import Results, Row, read_results, write_results
-from ip2p_fast.benchmarks.table import full_tables
+from ip2p_fast.benchmarks.table import between_markers, full_tables
 from ip2p_fast.errors import BadInput
 
 from .plan import Costs, Job, Plan, WriterCost, plan_of, seconds_from_arithmetic, triplets_for
@@ -117,14 +117,8 @@ def draw_tables(document: Path, results: Path | None) -> None:
     Raises:
         BadInput: the document lacks the markers, or the results file is faulty.
     """
-    try:
-        text = document.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{document} cannot be read: {error.strerror or error}") from error
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise BadInput(f"{document} needs one line {BEGIN} and, below it, one line {END}: the tables go between them")
     tables = drawn_tables(None if results is None else read_results(results))
-    document.write_text(f"{text[: text.index(BEGIN)]}{BEGIN}\n{tables}\n{text[text.index(END) :]}", encoding="utf-8")
+    document.write_text(between_markers(document, tables, BEGIN, END), encoding="utf-8")
 
 
 def drawn_tables(found: Results | None) -> str:

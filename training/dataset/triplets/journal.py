@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +10,7 @@ from typing import Any
 
 from ip2p_fast.errors import BadInput
 
-from ..ledger import Ledger
+from ..ledger import Ledger, opened_at, to_disk
 
 
 class Journal:
@@ -31,11 +30,9 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             # the state first: lines without a state would be nobody's
             self._ledger.save(bytes=kept)
-            self._file = path.open("r+b" if path.exists() else "w+b")
+            self._file = opened_at(path, kept)
         except OSError as error:
             raise BadInput(f"{path} cannot be written: {error.strerror}") from error
-        self._file.truncate(kept)
-        self._file.seek(kept)
 
     @property
     def inputs(self) -> int:
@@ -55,8 +52,7 @@ class Journal:
         """
         text = "".join(json.dumps(dict(line), ensure_ascii=False) + "\n" for line in lines)
         self._file.write(text.encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        to_disk(self._file)
         self._ledger.save(inputs, counts, bytes=self._file.tell())
 
     def __enter__(self) -> Journal:
