@@ -107,9 +107,15 @@ class PairGenerator:
         """Of each picture."""
         return self._table.steps
 
-    def overflow(self, caption: str) -> str:
-        """What of a caption does not fit into the text encoder; "" if all does."""
-        return self._tokenizer.encode(caption).overflow
+    def fault(self, captions: tuple[str, str]) -> str | None:
+        """Why this pair of captions cannot be drawn, in few words; None if it can."""
+        if any(self._tokenizer.encode(caption).overflow for caption in captions):
+            return "too long"
+        try:
+            text_controls(self._drawing.control, self._tokenizer, *captions, self._table.steps)
+        except BadInput:
+            return "not word for word"
+        return None
 
     def generate(self, jobs: Iterable[tuple[Tag, tuple[str, str], Sample]]) -> Iterator[tuple[Tag, Pictures]]:
         """The pair of each (tag, captions, sample), in the order in which they are done."""

@@ -62,9 +62,7 @@ def read_triplets(path: Path) -> Iterator[Numbered]:
     """
     if not path.is_file():
         raise BadInput(f"{path} is not there: make triplets with `ip2p-fast dataset triplets`")
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines):
-            yield _numbered(number, line)
+    return _read_lines(path)
 
 
 def make_pairs(
@@ -137,10 +135,10 @@ class PairMaker:
     def _fault(self, triplet: Triplet) -> str | None:
         if not all(vars(triplet).values()):
             return "empty"
-        for caption in (triplet.caption, triplet.output):
-            if len(caption) > self._longest or self._generator.overflow(caption):
-                return "too long"
-        return None
+        captions = (triplet.caption, triplet.output)
+        if any(len(caption) > self._longest for caption in captions):
+            return "too long"
+        return self._generator.fault(captions)
 
     def _outcome(self, number: int, work: _Work) -> Outcome:
         captions = (work.triplet.caption, work.triplet.output)
@@ -159,6 +157,12 @@ class _Work:
     triplet: Triplet
     samples: list[Sample]
     pictures: dict[int, Pictures] = field(default_factory=dict)
+
+
+def _read_lines(path: Path) -> Iterator[Numbered]:
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines):
+            yield _numbered(number, line)
 
 
 def _numbered(number: int, line: str) -> Numbered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ Make = Callable[[Iterable[Numbered]], Iterator[Outcome]]
 # one at work, and one waiting, so that an actor need not wait for its next
 _LINES_OF_AN_ACTOR = 2
 _MOST_LOSSES = 3
+# seconds
+_CONNECTING = 10.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def on_ray(recipe: Recipe, address: str, workers: int | None = None) -> Make:
     except ImportError as error:
         raise MissingExtra("--ray", "ray") from error
     if not ray.is_initialized():
+        if address != "local":
+            _require_answer(address)
         try:
             ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -78,6 +83,17 @@ def on_ray(recipe: Recipe, address: str, workers: int | None = None) -> Make:
     count = workers or gpus or int(ray.cluster_resources()["CPU"])
     actor = ray.remote(_Actor).options(num_cpus=1, num_gpus=1 if gpus else 0)
     return _Pool(ray, lambda: actor.remote(recipe), count).make
+
+
+def _require_answer(address: str) -> None:
+    """Raises BadInput where nothing answers at HOST:PORT; Ray itself would try for minutes. Other forms are Ray's."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not (separator and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECTING).close()
+    except OSError as error:
+        raise BadInput(f"there is no Ray cluster at {address!r}: {error}") from error
 
 
 class _Actor:

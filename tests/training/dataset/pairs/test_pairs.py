@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,7 @@ from ip2p_fast.training.dataset.pairs.generator import PairGenerator
 from ip2p_fast.training.dataset.pairs.making import Choice, make_pairs, read_triplets
 from ip2p_fast.training.dataset.pairs.pair_store import MANIFEST, PairStore, whole_shards
 from ip2p_fast.training.dataset.pairs.samples import Draws, draw_samples
+from ip2p_fast.training.dataset.pairs.text_control import Control
 from ip2p_fast.training.dataset.pairs.workers import maker
 
 TRIPLETS = 10
@@ -225,6 +227,16 @@ def test_triplets_that_cannot_be_drawn_are_counted(folder, tmp_path, line, reaso
     assert counts == {reason: 1} and records(tmp_path / "out") == []
 
 
+def test_captions_that_cannot_be_replaced_word_for_word_are_counted(folder, tmp_path):
+    lines = [("a cat", "a dog"), ("a cat", "a dog at night")]
+    text = "\n".join(json.dumps({"caption": a, "edit": "do it", "output": b}) for a, b in lines)
+    (tmp_path / "two.jsonl").write_text(text)
+    made = recipe(folder, control=Control("replace"))
+    with PairStore(tmp_path / "out", made.settings, PER_SHARD) as store:
+        counts = make_pairs(read_triplets(tmp_path / "two.jsonl"), maker(made), store)
+    assert counts["done"] == 1 and counts["not word for word"] == 1
+
+
 def test_a_set_with_other_settings_is_not_gone_on_with(folder, whole):
     made = recipe(folder, steps=5)
     with pytest.raises(BadInput, match="made with other settings: steps 4 then, 5 now$"):
@@ -310,6 +322,21 @@ def test_kills_at_random_moments_neither_lose_nor_repeat_a_record(folder, whole,
         work(folder, out)
         assert_same(out, whole)
     assert max(reached) > 0
+
+
+def test_a_cluster_that_is_not_there_is_named_at_once(folder):
+    from ip2p_fast.training.dataset.pairs.workers import on_ray
+
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(BadInput, match=f"no Ray cluster at '{address}'"):
+            on_ray(recipe(folder), address)
+
+
+def test_a_missing_file_of_triplets_is_found_before_anything_is_made(tmp_path):
+    with pytest.raises(BadInput, match="missing.jsonl is not there"):
+        read_triplets(tmp_path / "missing.jsonl")
 
 
 def processes():
