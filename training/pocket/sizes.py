@@ -52,7 +52,7 @@ class Size:
     writer_epochs: float = 12.0
     text_guidance: float = 2.0
     image_guidance: float = 1.5
-    base_guidance: tuple[float, float] = (1.5, 4.0)
+    base_guidance: tuple[float, float] = (1.5, 3.0)
 
     @property
     def latents(self) -> int:
