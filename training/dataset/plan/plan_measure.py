@@ -125,8 +125,8 @@ class _Replayed:
     def score(self, captions: tuple[str, str], before: object, after: object) -> list[Similarities]:
         return self._similarities
 
-    def overflow(self, caption: str) -> str:
-        return ""
+    def fault(self, captions: tuple[str, str]) -> None:
+        return None
 
 
 def _records(pictures: list[Pictures], similarities: list[Similarities], draws: Draws) -> list[PairRecord]:
