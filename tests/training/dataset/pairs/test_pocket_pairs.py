@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ip2p_fast.benchmarks.results import read_results
@@ -79,6 +80,23 @@ def test_an_attention_span_of_all_steps_and_none_differ():
     pairs = [next(generator.with_drawing(d).generate([(0, captions, sample)]))[1] for d in drawings]
     assert np.array_equal(pairs[0][0], pairs[1][0])
     assert not np.array_equal(pairs[0][1], pairs[1][1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pairs_are_the_same_bits_at_any_number_of_threads(dtype):
+    generator = PairGenerator.from_pretrained("pocket-base", Drawing(steps=4), "cpu", dtype)
+    captions = ("a red cat in a meadow", "a blue cat in a meadow")
+    jobs = [(seed, captions, sample_of(seed, Draws())) for seed in range(3)]
+    before = torch.get_num_threads()
+    made = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            made.append(dict(generator.generate(jobs)))
+    finally:
+        torch.set_num_threads(before)
+    for seed in range(3):
+        assert np.array_equal(np.stack(made[0][seed]), np.stack(made[1][seed]))
 
 
 def test_the_bar_of_the_text_to_image_model_is_in_its_results():
