@@ -101,7 +101,7 @@ class Editor:
         max_rows: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Editor:
-        """Loads "pocket", a hub id, a Hugging Face folder or a single file of the original.
+        """Loads "pocket", a hub id, a Hugging Face folder, a single file of the original, or an exported bundle.
 
         Raises BadInput for an unknown backend, device or dtype, ModelError for a checkpoint that cannot be used.
         """

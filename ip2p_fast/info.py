@@ -25,6 +25,7 @@ PACKAGES = (
     "safetensors",
     "huggingface-hub",
     "triton",
+    "onnxruntime",
     "numpy",
     "pillow",
 )

@@ -35,3 +35,21 @@ def pictures():
         Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
         for size in sizes
     ]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_pipeline, tmp_path_factory):
+    """The folder of the small model."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_model, tmp_path_factory):
+    """tiny_model exported in float32, the guided step's weights in a file of their own. Tests must not change it."""
+    from ip2p_fast.export.bundle_folder import export_bundle
+
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    export_bundle(tiny_model, folder, external_above=1_000_000)
+    return folder
