@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from ip2p_fast.checkpoints import Checkpoint
 from ip2p_fast.errors import BadInput
 from ip2p_fast.samplers import COEFFICIENTS, SAMPLERS
 from ip2p_fast.tokenizer import Tokenizer
+from ip2p_fast.whole import whole
 
 from .graphs import TracedGraph, traced_graphs
 from .onnx_file import EXTERNAL_ABOVE, versions, write_onnx
@@ -49,7 +47,10 @@ def export_bundle(
     out = Path(out).expanduser()
     if dtype not in DTYPES:
         raise BadInput(f"unknown dtype {dtype!r}: a bundle computes in one of {', '.join(DTYPES)}")
-    with _appearing_whole(out) as folder:
+    if not out.absolute().parent.is_dir():
+        raise BadInput(f"cannot export to {out}: there is no folder {out.absolute().parent}; make it first")
+    with whole(out) as folder:
+        folder.mkdir()
         reference = Editor.from_pretrained(model, "torch", "cpu", "float32")
         checkpoint, info = checkpoints.load(model), reference.backend.info
         name = Path(model).name if Path(model).exists() else str(model)
@@ -129,24 +130,3 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "model_max_length": tokenizer.length,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _appearing_whole(out: Path) -> Iterator[Path]:
-    """A partial folder beside `out` that takes its name at the end; on any error it is removed."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise BadInput(f"cannot export to {out}: it exists; remove it, or give another folder")
-    if not out.absolute().parent.is_dir():
-        raise BadInput(f"cannot export to {out}: there is no folder {out.absolute().parent}; make it first")
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.absolute().parent))
-    except OSError as error:
-        raise BadInput(f"cannot export to {out}: {error.strerror or error}") from None
-    try:
-        yield folder
-        folder.chmod(0o755)  # mkdtemp's is the owner's alone
-        folder.rename(out)
-    except OSError as error:
-        raise BadInput(f"cannot export to {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

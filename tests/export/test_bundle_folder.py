@@ -100,7 +100,7 @@ def test_the_command_prints_one_json_object_and_the_bundle_edits(tiny_model, pic
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "taken"], "cannot export to taken: it exists; remove it, or give another folder"),
+        (["-o", "taken"], "taken is there already: remove it, or choose another output"),
         (["-o", "no/such/bundle"], "there is no folder"),
         (["-o", "bundle", "--dtype", "int3"], "unknown dtype 'int3': a bundle computes in one of float32, float16"),
         (["-o", "bundle", "--dtype", "bfloat16"], "unknown dtype 'bfloat16'"),

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ip2p_fast.errors import BadInput
+from ip2p_fast.whole import whole
 
-from ..whole import whole
 from .record import PairRecord, distinct, key_of, record_from
 
 # The original's names, ours.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ip2p_fast.errors import BadInput, MissingExtra
+from ip2p_fast.whole import whole
 
-from ..whole import whole
 from .columns import FEATURES, naming_of, record_of_row, row_of_record
 from .record import SIMILARITIES, PairRecord, distinct
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ip2p_fast.errors import BadInput
+from ip2p_fast.whole import whole
 
-from ..whole import whole
 from .record import PairRecord, described, distinct, is_key, key_of, record_from
 
 END = bytes(2 * tarfile.BLOCKSIZE)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ip2p_fast.errors import BadInput
+from .errors import BadInput
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def whole(path: Path) -> Iterator[Path]:
     What is left under the free name when the block fails is removed; after a kill it stays, hidden, as `.*.part`.
 
     Raises:
-        BadInput: `path` is there already, or its folder cannot be written.
+        BadInput: `path` is there already (an empty folder is not in the way), or its folder cannot be written.
     """
     _require_free(path)
     partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
@@ -40,7 +40,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _require_free(path: Path) -> None:
-    if path.exists():
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise BadInput(f"{path} is there already: remove it, or choose another output")
 
 
