@@ -13,12 +13,12 @@ import torch
 
 from ip2p_fast import Editor, __version__, checkpoints
 from ip2p_fast.backends import ModelInfo, onnx_backend
-from ip2p_fast.bundle import DTYPES, MANIFEST, SCHEMA, TOKENIZER, FileFacts, parse, schedule_to_json, sha256_of
+from ip2p_fast.bundle import DTYPES, MANIFEST, SCHEMA, TOKENIZER, FileFacts, parse, schedule_to_json
 from ip2p_fast.checkpoints import Checkpoint
 from ip2p_fast.errors import BadInput
 from ip2p_fast.samplers import COEFFICIENTS, SAMPLERS
 from ip2p_fast.tokenizer import Tokenizer
-from ip2p_fast.whole import whole
+from ip2p_fast.whole import sha256_of, whole
 
 from .graphs import TracedGraph, traced_graphs
 from .onnx_file import EXTERNAL_ABOVE, versions, write_onnx

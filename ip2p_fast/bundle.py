@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ import numpy as np
 from .errors import ModelError
 from .model_files import read_json
 from .samplers import NoiseSchedule
+from .whole import sha256_of
 
 MANIFEST = "bundle.json"
 TOKENIZER = "tokenizer"
@@ -25,7 +25,6 @@ SCHEMA = 1
 GRAPHS = ("guided_step", "text_encoder", "vae_encoder", "vae_decoder")
 DTYPES = ("float32", "float16")
 """What a bundle can compute in. Its inputs and outputs are float32 either way."""
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -119,14 +118,6 @@ def parse(folder: Path, content: Mapping[str, Any]) -> Bundle:
 def schedule_to_json(schedule: NoiseSchedule) -> dict[str, Any]:
     """What `parse` makes the same schedule of, to the last bit."""
     return {**vars(schedule), "alphas_cumprod": [float(alpha) for alpha in schedule.alphas_cumprod]}
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _parsed(folder: Path, content: Mapping[str, Any]) -> Bundle:

@@ -1,7 +1,8 @@
-"""A file or folder that appears whole or not at all."""
+"""A file or folder that appears whole or not at all, and the hash that tells later whether it still is."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -10,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import BadInput
+
+_CHUNK = 2**20
 
 
 @contextmanager
@@ -37,6 +40,15 @@ def whole(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """In hexadecimal, of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _require_free(path: Path) -> None:

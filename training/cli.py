@@ -90,8 +90,7 @@ def evaluate_pocket(
     from .pocket.record import draw_table
     from .pocket.record import record as write_record
 
-    if document is not None and record is None:
-        raise BadInput("--document needs --record: a table is drawn from a results file")
+    _require_record(document, record)
 
     with progress() as watch:
         editor = Editor.from_pretrained(model)
@@ -137,8 +136,8 @@ def evaluate_base(
     from .pocket.base_figures import measure_base, record_base
     from .pocket.reader import load_reader
 
+    guidance = number_range("--cfg", cfg) if cfg else guidance_of(model)  # a wrong one is refused before work starts
     generator = PairGenerator.from_pretrained(model, Drawing(steps=steps, at_once=16))
-    guidance = number_range("--cfg", cfg) if cfg else guidance_of(model)
     with progress() as watch:
         report = measure_base(
             generator,
@@ -164,8 +163,7 @@ def evaluate_writer(
     """How many triplets that a model writes are in form, and right about the pocket world."""
     from .pocket.writer_figures import draw_writer_table, measure_writer, record_writer
 
-    if document is not None and record is None:
-        raise BadInput("--document needs --record: a table is drawn from a results file")
+    _require_record(document, record)
     with progress() as watch:
         report = measure_writer(model, limit, batch, lambda done: watch("triplets", done / limit, f"{done} of {limit}"))
     if record is not None:
@@ -173,6 +171,11 @@ def evaluate_writer(
         if document is not None:
             draw_writer_table(document, record)
     _print(report.as_json(), as_json)
+
+
+def _require_record(document: Path | None, record: Path | None) -> None:
+    if document is not None and record is None:
+        raise BadInput("--document needs --record: a table is drawn from a results file")
 
 
 def _device(name: str) -> str:

@@ -9,12 +9,13 @@ import tiny
 from PIL import Image
 
 from ip2p_fast import BadInput, Editor, checkpoints
-from ip2p_fast.bundle import is_bundle, sha256_of
+from ip2p_fast.bundle import is_bundle
 from ip2p_fast.checkpoints import POCKET
 from ip2p_fast.cli import main
 from ip2p_fast.export import bundle_folder
 from ip2p_fast.export.bundle_folder import export_bundle
 from ip2p_fast.tokenizer import Tokenizer
+from ip2p_fast.whole import sha256_of
 
 
 @pytest.fixture

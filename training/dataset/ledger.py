@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from ip2p_fast.errors import BadInput
 
@@ -52,8 +52,7 @@ class Ledger:
         partial = self.path.with_name(self.path.name + ".partial")
         with partial.open("w", encoding="utf-8") as file:
             json.dump(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+            to_disk(file)
         partial.replace(self.path)
         self.inputs, self.counts, self.place = self.inputs + inputs, added, place
 
@@ -82,7 +81,7 @@ def opened_at(path: Path, size: int) -> BinaryIO:
     return file
 
 
-def to_disk(file: BinaryIO) -> None:
+def to_disk(file: IO[Any]) -> None:
     """Returns when all that was written is on the disk."""
     file.flush()
     os.fsync(file.fileno())

@@ -14,12 +14,13 @@ from typing import Any
 from ip2p_fast.errors import BadInput
 from ip2p_fast.images import save_image
 
+from ..pairs.selection import Thresholds
 from .contact_sheet import draw_sheet
 from .histograms import draw_histograms
 from .record import SIMILARITIES, PairRecord, faults
 
 SHEET, HISTOGRAMS = "sheet.png", "histograms.png"
-PAPER_THRESHOLDS = {"text_image_0": 0.2, "text_image_1": 0.2, "direction": 0.2, "image": 0.7}
+PAPER_THRESHOLDS = Thresholds().by_similarity
 """Pairs below any of these were left out (InstructPix2Pix, section 3.1.2)."""
 
 _DRAWN = 24

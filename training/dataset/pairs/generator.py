@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,7 +19,7 @@ from ip2p_fast.errors import BadInput
 from ip2p_fast.guidance import Row
 from ip2p_fast.loop import LoopEdit, StepLoop
 from ip2p_fast.samplers import sampler_table
-from ip2p_fast.sharing import Sharing
+from ip2p_fast.sharing import LocalBlend, Sharing, TextControl
 from ip2p_fast.tokenizer import Tokenizer
 
 from .samples import Sample
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # of a local blend, see `_looked_at`
 _BLENDED = 4
+_CAPTIONS_KEPT = 16
 Tag = TypeVar("Tag")
 Pictures = tuple[np.ndarray, np.ndarray]
 """Before and after, [H, W, 3] uint8 each."""
@@ -66,6 +68,8 @@ class PairGenerator:
             BadInput: a sampler, a number of steps or a size that the model cannot have.
         """
         self._backend, self._tokenizer, self._drawing = backend, tokenizer, drawing
+        # a caption pair has many samples, and the same controls for all
+        self._controls = lru_cache(_CAPTIONS_KEPT)(self._made_controls)
         info = backend.info
         self._table = sampler_table(drawing.sampler, drawing.steps, info.schedule)
         self.size = drawing.size or (int(info.defaults["size"]),) * 2
@@ -112,7 +116,7 @@ class PairGenerator:
         if any(self._tokenizer.encode(caption).overflow for caption in captions):
             return "too long"
         try:
-            text_controls(self._drawing.control, self._tokenizer, *captions, self._table.steps)
+            self._controls(captions)
         except BadInput:
             return "not word for word"
         return None
@@ -159,17 +163,15 @@ class PairGenerator:
 
     def _pair(self, captions: tuple[str, str], sample: Sample) -> tuple[LoopEdit, LoopEdit]:
         before, after = (self._single(caption, sample) for caption in captions)
+        text, blend = self._controls(captions)
+        return before, replace(after, sharing=Sharing(before, self._shared_steps(sample.p), text, blend))
+
+    def _made_controls(self, captions: tuple[str, str]) -> tuple[tuple[TextControl | None, ...], LocalBlend | None]:
         control, steps = self._drawing.control, self._table.steps
-        blend = None
-        if control.blend:
-            blend = local_blend(control, self._tokenizer, *captions, steps, self._looked_at())
-        sharing = Sharing(
-            source=before,
-            self_steps=self._shared_steps(sample.p),
-            text=text_controls(control, self._tokenizer, *captions, steps),
-            blend=blend,
-        )
-        return before, replace(after, sharing=sharing)
+        text = text_controls(control, self._tokenizer, *captions, steps)
+        if not control.blend:
+            return text, None
+        return text, local_blend(control, self._tokenizer, *captions, steps, self._looked_at())
 
     def _looked_at(self) -> int:
         """How far the attention that a local blend looks at is down from the latents: 4 as the original's, or the next

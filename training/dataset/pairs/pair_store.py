@@ -7,7 +7,6 @@ set is made with, counts, and how much of all this holds. It stays small however
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from ip2p_fast.errors import BadInput
+from ip2p_fast.whole import sha256_of
 
 from ..forms.record import PairRecord
 from ..forms.shards import END, tar_bytes
@@ -138,7 +138,7 @@ class PairStore:
             "name": self._name,
             "records": self._place.records,
             "bytes": size,
-            "sha256": _sha256(self._growing),
+            "sha256": sha256_of(self._growing),
         }
         self._growing.rename(self.out / self._name)
         with opened_at(self.out / SHARDS, self._place.listed) as lines:
@@ -164,11 +164,3 @@ def whole_shards(out: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines[:count]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{out} is no set that `dataset pairs` made: {error!r}") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

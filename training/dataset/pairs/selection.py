@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,11 @@ class Thresholds:
                 raise BadInput(f"the threshold {name} is {getattr(self, name)}: a cosine from -1 to 1 is needed")
         if self.most < 1:
             raise BadInput(f"{self.most} samples kept of a caption pair: at least 1 is needed")
+
+    @property
+    def by_similarity(self) -> dict[str, float]:
+        """The least of each of `Similarities`, by name."""
+        return asdict(Similarities(self.text_image, self.text_image, self.direction, self.image))
 
     def fault(self, similarities: Similarities) -> str | None:
         """The first similarity that is too small, or None."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import statistics
 import tempfile
 import time
@@ -14,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ip2p_fast.benchmarks.memory import own_peak_gb
 from ip2p_fast.errors import BadInput
 
 from ..forms.record import PairRecord, Similarities
@@ -157,4 +156,4 @@ def _peak_memory(device: str) -> int:
 
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
+    return round(own_peak_gb() * 1e9)
