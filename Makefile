@@ -32,20 +32,24 @@ bench: $(VENV)/.dev  ## every figure of benchmarks/results that this machine can
 clean:
 	rm -rf $(VENV) build out *.egg-info ip2p_fast/_C*.so ip2p_fast/_build.json
 
-# PyTorch first: the extension is built against the one that is installed, not in an isolated environment.
-$(VENV)/.torch: constraints.txt
+$(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# what one edit needs: the pocket model's graphs run without PyTorch
+$(VENV)/.runtime: $(VENV)/.venv pyproject.toml setup.py constraints.txt
+	$(PIP) install -c constraints.txt setuptools wheel
+	$(PIP) install -c constraints.txt --no-build-isolation -e ".[openvino]"
+	@touch $@
+
+# PyTorch first: the extension is built against the one that is installed, not in an isolated environment.
+$(VENV)/.torch: $(VENV)/.venv constraints.txt
 	$(PIP) install -c constraints.txt setuptools wheel ninja pybind11 numpy torch
 	@touch $@
 
 # pip keeps the build's own line to itself
 WHAT_WAS_BUILT = $(BIN)/python -c "from ip2p_fast.build_info import build_info as b; \
 	print('kernels: extension {extension} ({why})'.format(**b()))"
-
-$(VENV)/.runtime: $(VENV)/.torch $(SOURCES)
-	$(PIP) install -c constraints.txt --no-build-isolation -e ".[torch]"
-	@$(WHAT_WAS_BUILT)
-	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev]"

@@ -1,43 +1,52 @@
-"""A model becomes a bundle: four ONNX files, the tokenizer's, and the bundle.json that describes and guards them."""
+"""A model becomes a bundle: ONNX graphs, the weights they share, the tokenizer, and the bundle.json that guards all."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from ip2p_fast import Editor, __version__, checkpoints
-from ip2p_fast.backends import ModelInfo, onnx_backend
-from ip2p_fast.bundle import DTYPES, MANIFEST, SCHEMA, TOKENIZER, FileFacts, parse, schedule_to_json
+from ip2p_fast.backends import ModelInfo
+from ip2p_fast.backends.bundle_backend import BundleBackend
+from ip2p_fast.backends.onnx_backend import OnnxRunner
+from ip2p_fast.bundle import DTYPES, MANIFEST, SCHEMA, TABLES, TOKENIZER, FileFacts, Graph, parse, schedule_to_json
 from ip2p_fast.checkpoints import Checkpoint
 from ip2p_fast.errors import BadInput
-from ip2p_fast.samplers import COEFFICIENTS, SAMPLERS
+from ip2p_fast.samplers import COEFFICIENTS, SAMPLERS, NoiseSchedule, sampler_table
 from ip2p_fast.tokenizer import Tokenizer
 from ip2p_fast.whole import sha256_of, whole
 
-from .graphs import TracedGraph, traced_graphs
-from .onnx_file import EXTERNAL_ABOVE, versions, write_onnx
-from .parity import measure
+from . import whole_edit
+from .graphs import traced_graphs
+from .onnx_file import check, versions, write_onnx
+from .parity import Observed, compare, observe
+from .stored_weights import StoredWeights
+
+TABLE_STEPS = (4, 8, 20, 50)
+"""Numbers of steps whose sampler tables a bundle brings along, for programs that do not compute their own."""
+Watch = Callable[[str, int, int], None]
+_STAGES = 8
+# a GEGLU's projection, whose halves the graphs read apart
+_HALVES = ("ff.net.0.proj.weight", "ff.net.0.proj.bias")
 
 
 def export_bundle(
-    model: str | Path,
-    out: str | Path,
-    dtype: str = "float32",
-    external_above: int = EXTERNAL_ABOVE,
-    watch: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    model: str | Path, out: str | Path, dtype: str = "float32", watch: Watch = lambda stage, done, total: None
 ) -> dict[str, Any]:
     """Exports a model to the folder `out`, which appears whole or not at all.
 
     Args:
         model: as `Editor.from_pretrained` takes it.
-        dtype: what the graphs compute in, float32 or float16; inputs and outputs stay float32.
-        external_above: bytes of weights above which a graph's lie in a file beside it.
+        dtype: what the graphs compute in, float32 or float16; inputs and outputs stay float32. Weights are kept as the
+            model has them, in float16 for float16.
         watch: called with what is being done, and how many stages of how many are.
     Returns:
         the content of bundle.json.
@@ -45,32 +54,107 @@ def export_bundle(
         BadInput: `out` exists, or its parent does not; an unknown dtype. ModelError: the model cannot be loaded.
     """
     out = Path(out).expanduser()
-    if dtype not in DTYPES:
-        raise BadInput(f"unknown dtype {dtype!r}: a bundle computes in one of {', '.join(DTYPES)}")
+    _require_dtype(dtype)
     if not out.absolute().parent.is_dir():
         raise BadInput(f"cannot export to {out}: there is no folder {out.absolute().parent}; make it first")
     with whole(out) as folder:
         folder.mkdir()
-        reference = Editor.from_pretrained(model, "torch", "cpu", "float32")
-        checkpoint, info = checkpoints.load(model), reference.backend.info
-        name = Path(model).name if Path(model).exists() else str(model)
-        content = _described(name, checkpoint, info, dtype)
-        graphs = traced_graphs(checkpoint, getattr(torch, dtype), info.vae_scale, info.size_multiple)
-        for done, graph in enumerate(graphs):
-            watch(f"tracing {graph.name}", done, len(graphs) + 1)
-            write_onnx(graph, folder / f"{graph.name}.onnx", external_above)
+        stages = _Stages(watch)
+        reference, info = _observed(model, stages)
+        checkpoint = checkpoints.load(model)
+        stages("writing weights")
+        files = _write_weights(checkpoint, folder, torch.float16 if dtype == "float16" else None)
         _write_tokenizer(checkpoint.tokenizer, folder / TOKENIZER)
-        content |= versions(folder / "guided_step.onnx")
-        content["graphs"] = {graph.name: _graph_facts(graph) for graph in graphs}
-        content["files"] = {
-            path.relative_to(folder).as_posix(): asdict(FileFacts(path.stat().st_size, sha256_of(path)))
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-        watch("measuring parity", len(graphs), len(graphs) + 1)
-        backend = onnx_backend.OnnxBackend(parse(folder, content))
-        content["parity"] = measure(Editor(backend, Tokenizer.from_folder(folder / TOKENIZER)), reference)
-        (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        name = Path(model).name if Path(model).exists() else str(model)
+        content = _write_graphs(checkpoint, info, name, folder, files, dtype, stages)
+        content["parity"] = _parity(folder, content, reference, stages)
+        _write_json(folder / MANIFEST, content)
+    return content
+
+
+def export_in_place(
+    folder: str | Path, dtype: str = "float32", watch: Watch = lambda stage, done, total: None
+) -> dict[str, Any]:
+    """Adds graphs and a bundle.json to a model's own folder in Hugging Face layout; they point into its safetensors.
+
+    Arguments, returns and errors as `export_bundle`; a bundle that is there already is replaced.
+    """
+    folder = Path(folder).expanduser()
+    _require_dtype(dtype)
+    if not (folder / TOKENIZER / "tokenizer.json").is_file():
+        raise BadInput(f"{folder} has no {TOKENIZER}/tokenizer.json to export beside: export to a new folder with -o")
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"{folder} cannot be written: export to a new folder with -o")
+    (folder / MANIFEST).unlink(missing_ok=True)  # no bundle until all of it is there
+    stages = _Stages(watch)
+    reference, info = _observed(folder, stages)
+    checkpoint = checkpoints.load(folder)
+    parts = ("unet", "vae", "text_encoder")
+    files = [path.relative_to(folder).as_posix() for part in parts for path in (folder / part).glob("*.safetensors")]
+    content = _write_graphs(checkpoint, info, folder.name, folder, sorted(files), dtype, stages)
+    content["parity"] = _parity(folder, content, reference, stages)
+    _write_json(folder / MANIFEST, content)
+    return content
+
+
+class _Stages:
+    """Counts the stages of an export for who watches it."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch, self.done = watch, 0
+
+    def __call__(self, stage: str) -> None:
+        self.watch(stage, self.done, _STAGES)
+        self.done += 1
+
+
+def _require_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise BadInput(f"unknown dtype {dtype!r}: a bundle computes in one of {', '.join(DTYPES)}")
+
+
+def _observed(model: str | Path, stages: _Stages) -> tuple[Observed, ModelInfo]:
+    """What PyTorch makes of the model in float32. Its editor is gone when this returns: a large model is there once."""
+    stages("running PyTorch")
+    reference = Editor.from_pretrained(model, "torch", "cpu", "float32")
+    return observe(reference), reference.backend.info
+
+
+def _parity(folder: Path, content: Mapping[str, Any], reference: Observed, stages: _Stages) -> dict[str, Any]:
+    stages("measuring parity")
+    bundle = parse(folder, content)
+    editor = Editor(BundleBackend(bundle, OnnxRunner(bundle)), Tokenizer.from_folder(folder / TOKENIZER))
+    return compare(observe(editor), reference)
+
+
+def _write_graphs(
+    checkpoint: Checkpoint,
+    info: ModelInfo,
+    name: str,
+    folder: Path,
+    weights: Sequence[str],
+    dtype: str,
+    stages: _Stages,
+) -> dict[str, Any]:
+    """Writes the graphs and the tables; returns what bundle.json says of them and of all files they need."""
+    content = _described(name, checkpoint, info, dtype)
+    stored = StoredWeights(folder, weights, halves=_HALVES)
+    graphs: dict[str, Graph] = {}
+    for graph in traced_graphs(checkpoint, getattr(torch, dtype), info.vae_scale, info.size_multiple):
+        stages(f"tracing {graph.name}")
+        path = folder / f"{graph.name}.onnx"
+        read = write_onnx(graph, path, stored)
+        graphs[graph.name] = Graph(path.name, read, graph.inputs, graph.outputs)
+    edit = graphs[whole_edit.NAME] = whole_edit.write_whole_edit(folder, graphs)
+    check(whole_edit.NAME, folder / edit.file, edit.inputs, edit.outputs)
+    _write_json(folder / TABLES, _tables(info.schedule))
+    content |= versions(folder / graphs["guided_step"].file)
+    content["graphs"] = {graph: asdict(facts) for graph, facts in graphs.items()}
+    tokenizer = sorted(path.relative_to(folder).as_posix() for path in (folder / TOKENIZER).iterdir())
+    files = [*(graph.file for graph in graphs.values()), *edit.weights, TABLES, *tokenizer]
+    content["files"] = {
+        file: asdict(FileFacts((folder / file).stat().st_size, sha256_of(folder / file))) for file in sorted(files)
+    }
     return content
 
 
@@ -91,27 +175,58 @@ def _described(name: str, checkpoint: Checkpoint, info: ModelInfo, dtype: str) -
     }
 
 
+def _tables(schedule: NoiseSchedule) -> dict[str, Any]:
+    """{sampler: {steps: {"start_scale", "timesteps" [S], "coefficients" [S, 7]}}}"""
+    return {
+        sampler: {
+            str(steps): {
+                "start_scale": table.start_scale,
+                "timesteps": table.timesteps.tolist(),
+                "coefficients": table.coefficients.tolist(),
+            }
+            for steps in TABLE_STEPS
+            if steps <= schedule.length
+            for table in [sampler_table(sampler, steps, schedule)]
+        }
+        for sampler in SAMPLERS
+    }
+
+
 def _sha256_of_weights(checkpoint: Checkpoint) -> str:
     """Over names, dtypes and bytes of all tensors, sorted by name: the same however the files are cut."""
-    parts: Mapping[str, Mapping[str, torch.Tensor]] = {
-        "unet": checkpoint.unet_state,
-        "vae": checkpoint.vae.state_dict(),
-        "text_encoder": checkpoint.text_encoder.state_dict(),
-    }
     digest = hashlib.sha256()
-    for part, tensors in parts.items():
+    for part, tensors in _parts(checkpoint).items():
         for name, tensor in sorted(tensors.items()):
             digest.update(f"{part}.{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
             digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _graph_facts(graph: TracedGraph) -> dict[str, Any]:
+def _parts(checkpoint: Checkpoint) -> dict[str, Mapping[str, torch.Tensor]]:
     return {
-        "file": f"{graph.name}.onnx",
-        "inputs": {name: asdict(spec) for name, spec in graph.inputs.items()},
-        "outputs": {name: asdict(spec) for name, spec in graph.outputs.items()},
+        "unet": checkpoint.unet_state,
+        "vae": checkpoint.vae.state_dict(),
+        "text_encoder": checkpoint.text_encoder.state_dict(),
     }
+
+
+def _write_weights(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None) -> list[str]:
+    """The weights of each network to a file, in their own dtype or in `dtype`; returns the files' names."""
+    files = []
+    for part, tensors in _parts(checkpoint).items():
+        files.append(f"{part}.safetensors")
+        laid = {
+            name: (tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor).contiguous()
+            for name, tensor in tensors.items()
+        }
+        save_file(laid, folder / files[-1])
+        (folder / files[-1]).chmod(0o644)  # safetensors leaves it to its owner alone
+    return files
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    indent = 1 if path.name == MANIFEST else None
+    path.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
 
 
 def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

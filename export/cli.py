@@ -10,21 +10,36 @@ from typing import Annotated
 
 import typer
 
+from ip2p_fast.errors import BadInput
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="pocket, a hub id, a folder or a single file.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder; it must not exist yet.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The bundle's folder; it must not exist yet.", show_default=False),
+    ] = None,
+    in_place: Annotated[
+        bool,
+        typer.Option("--in-place", help="Add the graphs to MODEL, a Hugging Face folder, and use its weights' files."),
+    ] = False,
     dtype: Annotated[str, typer.Option(help="What the graphs compute in: float32 or float16.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object about the bundle.")] = False,
 ) -> None:
-    """Make a bundle of a model: a folder of ONNX files that edits without PyTorch."""
-    from .bundle_folder import export_bundle
+    """Make a bundle of a model: a folder of ONNX graphs that edits without PyTorch."""
+    from .bundle_folder import export_bundle, export_in_place
 
+    if (out is None) != in_place:
+        raise BadInput("an export goes to a new folder, -o FOLDER, or into the model's own, --in-place: give one")
     with _progress() as watch:
-        content = export_bundle(model, out, dtype, watch=watch)
+        if out is None:
+            out = Path(model)
+            content = export_in_place(out, dtype, watch)
+        else:
+            content = export_bundle(model, out, dtype, watch)
     size = sum(facts["bytes"] for facts in content["files"].values())
     parity = content["parity"]
     if as_json:

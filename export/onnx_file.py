@@ -19,8 +19,11 @@ from .graphs import TracedGraph
 
 try:
     import onnx
+    import onnx_ir
     import onnxscript  # noqa: F401  # what torch.onnx.export writes its graphs with
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    from .stored_weights import StoredWeights
 except ModuleNotFoundError as error:
     raise MissingExtra("exporting", "export") from error
 
@@ -28,22 +31,35 @@ import torch
 
 OPSET = 20
 """The first with GELU as one operation, and no higher, so that older runtimes read it."""
-EXTERNAL_ABOVE = 2_000_000_000
-"""Bytes of weights above which they go into a file of their own: one protobuf file can hold 2 GiB."""
+LARGEST = 64_000_000
+"""Bytes of a graph without the weights in other files: one protobuf file can hold 2 GiB, ours need a few MB."""
 
 
-def write_onnx(graph: TracedGraph, path: Path, external_above: int = EXTERNAL_ABOVE) -> None:
-    """Traces the graph and writes it to `path`, its weights to `path`.data if they have more bytes than the limit.
+def write_onnx(graph: TracedGraph, path: Path, weights: StoredWeights) -> tuple[str, ...]:
+    """Traces the graph and writes it to `path`, beside the files of `weights`, which its initialisers point into.
+
+    Returns the files that they point into.
 
     Raises:
-        ModelError: the graph cannot be traced, the file is not valid, or an axis that should vary is fixed in it.
+        ModelError: the graph cannot be traced, the file is not valid, an axis that should vary is fixed in it, or it is
+            too large, as its weights are not in the files.
     """
     with torch.no_grad(), kernels.use("reference"), _quiet():
         program = _traced(graph)
         ClearMetadataAndDocStringPass()(program.model)  # source lines and paths of the machine that traced it
-        weights = sum(tensor.numel() * tensor.element_size() for tensor in graph.module.state_dict().values())
-        program.save(path, external_data=weights > external_above)
-    _check(graph, path)
+        files = weights.point(program.model)
+        inside = sum(
+            value.const_value.nbytes
+            for value in program.model.graph.initializers.values()
+            if value.const_value is not None and not isinstance(value.const_value, onnx_ir.ExternalTensor)
+        )
+        if inside > LARGEST:
+            raise ModelError(
+                f"{graph.name} has {inside} bytes of weights that are in none of the model's files, {LARGEST} can be"
+            )
+        onnx_ir.save(program.model, path)
+    check(graph.name, path, graph.inputs, graph.outputs)
+    return files
 
 
 def versions(path: Path) -> dict[str, int]:
@@ -80,17 +96,18 @@ def _dynamic_axes(graph: TracedGraph) -> tuple[dict[int, str], ...]:
     )
 
 
-def _check(graph: TracedGraph, path: Path) -> None:
+def check(name: str, path: Path, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> None:
+    """Raises ModelError unless the file is valid, typed throughout, and has these inputs and outputs."""
     try:
         onnx.checker.check_model(str(path), full_check=True)  # shape inference included; by path, as it may be > 2 GiB
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"{graph.name} did not become valid ONNX: {' '.join(str(error).split())[:200]}") from None
+        raise ModelError(f"{name} did not become valid ONNX: {' '.join(str(error).split())[:200]}") from None
     model = onnx.load(path, load_external_data=False)
-    for values, specs in ((model.graph.input, graph.inputs), (model.graph.output, graph.outputs)):
+    for values, specs in ((model.graph.input, inputs), (model.graph.output, outputs)):
         written = {value.name: _spec(value) for value in values}
-        for name, spec in specs.items():
-            if not _agree(written.get(name), spec):
-                raise ModelError(f"{graph.name}: {name} became {written.get(name)}, {spec} was asked for")
+        for value_name, spec in specs.items():
+            if not _agree(written.get(value_name), spec):
+                raise ModelError(f"{name}: {value_name} became {written.get(value_name)}, {spec} was asked for")
 
 
 def _spec(value: Any) -> TensorSpec:

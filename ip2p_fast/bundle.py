@@ -1,6 +1,6 @@
 """An exported bundle: a folder that edits without PyTorch, described by its bundle.json and checked before it is used.
 
-`ip2p-fast export` writes bundles, `backends/onnx_backend.py` runs them. Here are only JSON, hashes and numpy.
+`ip2p-fast export` writes bundles, `backends/bundle_backend.py` runs them. Here are only JSON, hashes and numpy.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from .whole import sha256_of
 MANIFEST = "bundle.json"
 TOKENIZER = "tokenizer"
 """The folder of the tokenizer's files."""
+TABLES = "tables.json"
+"""Sampler tables of some numbers of steps, for programs in other languages."""
 SCHEMA = 1
 """Of bundle.json. It grows when an older reader would misread a newer bundle."""
 GRAPHS = ("guided_step", "text_encoder", "vae_encoder", "vae_decoder")
+"""Those a backend runs. `edit`, the whole edit in one graph, is for programs without a loop of their own."""
 DTYPES = ("float32", "float16")
 """What a bundle can compute in. Its inputs and outputs are float32 either way."""
 
@@ -37,9 +40,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file of the bundle, with its inputs and outputs by name."""
+    """One ONNX file of the bundle, the files its weights are in, and its inputs and outputs by name."""
 
     file: str
+    weights: tuple[str, ...]
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
 
@@ -126,7 +130,8 @@ def _parsed(folder: Path, content: Mapping[str, Any]) -> Bundle:
             raise ValueError(f"it points outside its folder, to {name!r}")
     files = {name: FileFacts(**facts) for name, facts in content["files"].items()}
     graphs = {name: _graph(content["graphs"][name]) for name in GRAPHS}
-    for name in (*(graph.file for graph in graphs.values()), f"{TOKENIZER}/tokenizer.json"):
+    needed = [file for graph in graphs.values() for file in (graph.file, *graph.weights)]
+    for name in (*needed, f"{TOKENIZER}/tokenizer.json"):
         if name not in files:
             raise ValueError(f"it lists no hash of {name}")
     schedule = dict(content["schedule"])
@@ -150,7 +155,7 @@ def _graph(content: Mapping[str, Any]) -> Graph:
         {name: TensorSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in content[side].items()}
         for side in ("inputs", "outputs")
     )
-    return Graph(content["file"], inputs, outputs)
+    return Graph(content["file"], tuple(content["weights"]), inputs, outputs)
 
 
 def _check_file(path: Path, facts: FileFacts) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .backends import Backend, loader
+from .backends import Backend
+from .backends.choice import loader
 from .errors import BadInput, Cancelled
 from .guidance import Row, dual_guidance
 from .images import MAX_PIXELS, ImageSource, fit, load_image, load_mask, target_size

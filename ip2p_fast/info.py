@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .backends import BACKENDS, loader
+from .backends.choice import BACKENDS, loader
 from .build_info import build_info
 from .errors import MissingExtra
 
@@ -25,7 +25,10 @@ PACKAGES = (
     "safetensors",
     "huggingface-hub",
     "triton",
+    "onnx",
     "onnxruntime",
+    "openvino",
+    "nncf",
     "numpy",
     "pillow",
 )

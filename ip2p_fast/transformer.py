@@ -5,6 +5,7 @@ Rombach et al. 2022, section 3.3 (cross-attention conditioning); Hertz et al. 20
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,12 +118,17 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Tensor, shared: SharedMaps | None, residual: Tensor) -> Tensor:
         if shared is None:
-            q, k, v = (_split_heads(part, self.heads) for part in self.to_qkv(tokens).chunk(3, dim=-1))
+            q, k, v = (_split_heads(part, self.heads) for part in self._projections(tokens))
             return self.to_out[0](_attend(q, k, v), residual)
         with_maps = tokens if shared.maps is None else tokens[shared.maps]  # [S, N, C]
         q, k = (_split_heads(part, self.heads) for part in self.to_qk(with_maps).chunk(2, dim=-1))
         v = _split_heads(self.to_v(tokens), self.heads)
         return self.to_out[0](_join_heads(paired_attention(q, k, v, shared.of_row)), residual)
+
+    def _projections(self, tokens: Tensor) -> Sequence[Tensor]:
+        if hasattr(self, "to_qkv"):
+            return self.to_qkv(tokens).chunk(3, dim=-1)
+        return self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
 
 
 class CrossAttention(nn.Module):

@@ -56,10 +56,13 @@ class UNet(nn.Module):
         self.conv_out = Conv2d(channels[0], config.out_channels, 3, padding=1)
 
     @classmethod
-    def load(cls, config: Mapping[str, Any], state: Mapping[str, Tensor], shares_maps: bool = False) -> UNet:
+    def load(
+        cls, config: Mapping[str, Any], state: Mapping[str, Tensor], shares_maps: bool = False, fuse: bool = True
+    ) -> UNet:
         """A UNet from a diffusers config and state dict; the tensors are taken over, not copied.
 
         shares_maps: `forward` will be given `SharedMaps`, and must be; otherwise it must not.
+        fuse: put layers that read the same input into one; an exported graph keeps the checkpoint's own tensors.
 
         Raises ModelError naming tensors that are missing, left over or of another shape.
         """
@@ -68,24 +71,23 @@ class UNet(nn.Module):
         _check_tensors({name: tensor.shape for name, tensor in unet.state_dict().items()}, state)
         unet.load_state_dict(dict(state), assign=True)
         for module in unet.modules():
-            if isinstance(module, SelfAttention):
+            if isinstance(module, SelfAttention) and fuse:
                 module.fuse_projections(values_apart=shares_maps)
             elif isinstance(module, Transformer):
                 module.fuse_projections()
-        unet.fuse_time_projections()
+        if fuse:
+            unet.fuse_time_projections()
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from PyTorch's stubs
         return unet.requires_grad_(False).eval()
 
     def fuse_time_projections(self) -> None:
         """Puts the time projections of all resnets, which read the same embedding, into one layer."""
-        blocks = [*self.down_blocks, self.mid_block, *self.up_blocks]
-        layers = [resnet.time_emb_proj for block in blocks for resnet in block.resnets]
+        layers = [resnet.time_emb_proj for resnet in self._resnets()]
         weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
         self.time_projection = linear_of(weight, bias)
         self.shift_widths = [layer.out_features for layer in layers]
-        for block in blocks:
-            for resnet in block.resnets:
-                del resnet.time_emb_proj
+        for resnet in self._resnets():
+            del resnet.time_emb_proj
 
     @property
     def dtype(self) -> torch.dtype:
@@ -102,7 +104,7 @@ class UNet(nn.Module):
         layers = ((*keys_values, shared) for keys_values in text)
         x = latents.to(dtype=self.dtype, memory_format=torch.channels_last)
         time = F.silu(self.time_embedding(timesteps, self.dtype))
-        shifts = iter(self.time_projection(time).split(self.shift_widths, dim=1))  # [R, out] a resnet, in order
+        shifts = iter(self._shifts(time))
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
@@ -111,6 +113,16 @@ class UNet(nn.Module):
         for block in self.up_blocks:
             x = block(x, shifts, layers, skips_in=skips)
         return self.conv_out(self.conv_norm_out(x, silu=True))
+
+    def _shifts(self, time: Tensor) -> Sequence[Tensor]:
+        """The projection of the time embedding of every resnet in order, [R, out] each"""
+        if hasattr(self, "time_projection"):
+            return self.time_projection(time).split(self.shift_widths, dim=1)
+        return [resnet.time_emb_proj(time) for resnet in self._resnets()]
+
+    def _resnets(self) -> list[Any]:
+        blocks = [*self.down_blocks, self.mid_block, *self.up_blocks]
+        return [resnet for block in blocks for resnet in block.resnets]
 
 
 class _Parts:

@@ -47,9 +47,9 @@ def tiny_model(tiny_pipeline, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_model, tmp_path_factory):
-    """tiny_model exported in float32, the guided step's weights in a file of their own. Tests must not change it."""
+    """tiny_model exported in float32. Tests must not change it."""
     from ip2p_fast.export.bundle_folder import export_bundle
 
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(tiny_model, folder, external_above=1_000_000)
+    export_bundle(tiny_model, folder)
     return folder

@@ -49,7 +49,7 @@ def test_a_folder_is_a_bundle_by_its_bundle_json(tiny_bundle, tiny_model):
     assert not is_bundle(tiny_model) and not is_bundle("pocket") and not is_bundle(None)
 
 
-@pytest.mark.parametrize("name", ["guided_step.onnx", "guided_step.onnx.data", "vae_decoder.onnx"])
+@pytest.mark.parametrize("name", ["guided_step.onnx", "unet.safetensors", "vae_decoder.onnx"])
 def test_a_truncated_file_is_named_with_its_sizes(bundle, name):
     whole = (bundle / name).stat().st_size
     with (bundle / name).open("r+b") as file:
@@ -59,11 +59,11 @@ def test_a_truncated_file_is_named_with_its_sizes(bundle, name):
 
 
 def test_one_changed_bit_is_found(bundle):
-    path = bundle / "guided_step.onnx.data"
+    path = bundle / "unet.safetensors"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelError, match="guided_step.onnx.data is not the file that was exported"):
+    with pytest.raises(ModelError, match="unet.safetensors is not the file that was exported"):
         read_bundle(bundle)
 
 
@@ -89,6 +89,7 @@ def test_a_bundle_of_a_newer_schema_is_refused_with_the_way_out(bundle):
         (lambda content: content.pop("vae_scale"), "it lacks 'vae_scale'"),
         (lambda content: content["graphs"].pop("text_encoder"), "it lacks 'text_encoder'"),
         (lambda content: content["files"].pop("vae_decoder.onnx"), "it lists no hash of vae_decoder.onnx"),
+        (lambda content: content["files"].pop("unet.safetensors"), "it lists no hash of unet.safetensors"),
         (lambda content: content["files"].pop("tokenizer/tokenizer.json"), "lists no hash of tokenizer/tokenizer.json"),
         (lambda content: content["files"].update({"vae_decoder.onnx": 7}), "is damaged"),
         (lambda content: content["files"]["vae_decoder.onnx"].pop("sha256"), "sha256"),

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..bundle import MANIFEST, is_bundle
-from ..checkpoints import SHIPPED
-from ..errors import BadInput, ModelError
 from ..guidance import RowPlan
 from ..samplers import NoiseSchedule
 from ..sharing import SharingPlan
-from ..tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -107,33 +101,3 @@ class Backend(Protocol):
 
     def drop(self, edits: Sequence[int]) -> None:
         """Forgets the edits."""
-
-
-# name -> module with `load(model, device, dtype) -> (Backend, Tokenizer)`
-BACKENDS = {"torch": ".torch_backend", "onnx": ".onnx_backend"}
-
-
-def loader(name: str) -> Callable[..., Any]:
-    """The `load(model, device, dtype)` of a backend by name; "auto" is onnx for an exported bundle, torch for all else.
-
-    Raises BadInput for an unknown name and MissingExtra where the backend's packages are absent ("auto" does so when it
-    loads). The function itself raises ModelError for a model that another backend runs.
-    """
-    if name != "auto" and name not in BACKENDS:
-        raise BadInput(f"unknown backend {name!r}: choose auto or one of {', '.join(BACKENDS)}")
-    if name != "auto":
-        importlib.import_module(BACKENDS[name], __name__)
-    return partial(_load, name)
-
-
-def _load(name: str, model: Any, device: str = "auto", dtype: str = "auto") -> tuple[Backend, Tokenizer]:
-    exported = is_bundle(model) and str(model) not in SHIPPED
-    if name == "torch" and exported:
-        raise ModelError(f"{model} is an exported bundle, which the torch backend cannot run: choose auto or onnx")
-    if name == "onnx" and not exported:
-        raise ModelError(
-            f"{model} is no exported bundle, it has no {MANIFEST}: choose backend auto or torch, or make a bundle of "
-            "it with ip2p-fast export"
-        )
-    chosen = ("onnx" if exported else "torch") if name == "auto" else name
-    return importlib.import_module(BACKENDS[chosen], __name__).load(model, device=device, dtype=dtype)

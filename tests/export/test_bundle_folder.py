@@ -9,7 +9,7 @@ import tiny
 from PIL import Image
 
 from ip2p_fast import BadInput, Editor, checkpoints
-from ip2p_fast.bundle import is_bundle
+from ip2p_fast.bundle import is_bundle, read_bundle
 from ip2p_fast.checkpoints import POCKET
 from ip2p_fast.cli import main
 from ip2p_fast.export import bundle_folder
@@ -22,10 +22,9 @@ from ip2p_fast.whole import sha256_of
 def traced_before(tiny_bundle, monkeypatch):
     """Takes ONNX files from the bundle that is there, in place of tracing the same model again."""
 
-    def copied(graph, path, external_above):
-        for name in (path.name, f"{path.name}.data"):
-            if (tiny_bundle / name).exists():
-                shutil.copy(tiny_bundle / name, path.parent / name)
+    def copied(graph, path, weights):
+        shutil.copy(tiny_bundle / path.name, path)
+        return read_bundle(tiny_bundle).graphs[graph.name].weights
 
     monkeypatch.setattr(bundle_folder, "write_onnx", copied)
 
@@ -72,7 +71,7 @@ def test_the_tokenizer_is_the_models(model, tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no space left"), RuntimeError("a bug")])
-@pytest.mark.parametrize("stage", ["_write_tokenizer", "measure"])
+@pytest.mark.parametrize("stage", ["_write_tokenizer", "compare"])
 def test_an_export_that_ends_early_leaves_nothing(tiny_model, tmp_path, monkeypatch, traced_before, error, stage):
     seen = []
 

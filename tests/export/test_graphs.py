@@ -1,17 +1,25 @@
 """The ONNX files: plain, whole, dynamic where they should be, and exact about what is left out."""
 
+import json
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from ip2p_fast import Editor, kernels
 from ip2p_fast.bundle import GRAPHS, TensorSpec, read_bundle
 from ip2p_fast.errors import ModelError
+from ip2p_fast.export import onnx_file
 from ip2p_fast.export.graphs import TracedGraph
 from ip2p_fast.export.onnx_file import OPSET, versions, write_onnx
+from ip2p_fast.export.stored_weights import SMALLEST, StoredWeights
 from ip2p_fast.samplers import sampler_table
+
+ALL_GRAPHS = (*GRAPHS, "edit")
 
 
 @pytest.fixture(scope="module")
@@ -44,39 +52,80 @@ def inputs():
     }
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", ALL_GRAPHS)
 def test_a_graph_has_standard_operations_alone(tiny_bundle, name):
     model = onnx.load(tiny_bundle / f"{name}.onnx", load_external_data=False)
     assert {node.domain for node in model.graph.node} == {""} and not model.functions
     assert versions(tiny_bundle / f"{name}.onnx")["opset"] == OPSET
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", ALL_GRAPHS)
 def test_a_graph_tells_nothing_of_the_machine_that_traced_it(tiny_bundle, name):
     content = (tiny_bundle / f"{name}.onnx").read_bytes()
     assert b"stack_trace" not in content and b".py" not in content
 
 
-def test_weights_are_there_once(tiny_bundle, tiny_pipeline):
-    model = onnx.load(tiny_bundle / "guided_step.onnx")
-    large = [tensor.raw_data for tensor in model.graph.initializer if len(tensor.raw_data) > 1000]
-    assert large and len(set(large)) == len(large)
-    ours = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    assert ours <= 1.01 * sum(tensor.nbytes for tensor in tiny_pipeline.unet.state_dict().values())
+@pytest.mark.parametrize("name", ALL_GRAPHS)
+def test_weights_are_the_models_own_there_once_for_all_graphs(tiny_bundle, name):
+    model = onnx.load(tiny_bundle / f"{name}.onnx", load_external_data=False)
+    inside = [tensor for tensor in model.graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
+    # the attention mask of 77 tokens is no weight
+    assert all(len(tensor.raw_data) < 4 * SMALLEST or list(tensor.dims)[-2:] == [77, 77] for tensor in inside)
+    outside = [entry.value for t in model.graph.initializer for entry in t.external_data if entry.key == "location"]
+    content = json.loads((tiny_bundle / "bundle.json").read_text())["graphs"]
+    assert set(outside) == set(content[name]["weights"]) and outside
+    assert not list(tiny_bundle.glob("*.data"))
 
 
-def test_weights_above_the_limit_lie_in_a_file_of_their_own(tiny_bundle):
-    names = {path.name for path in tiny_bundle.glob("*.data")}
-    assert names == {"guided_step.onnx.data"}
-    assert (tiny_bundle / "guided_step.onnx").stat().st_size < 1_000_000
-    assert (tiny_bundle / "guided_step.onnx.data").stat().st_size > 1_000_000
+def test_every_weight_of_the_checkpoint_is_read_by_the_whole_edit(tiny_bundle):
+    """Names of initialisers are those of the files' tensors, or of the halves of a gated layer."""
+    model = onnx.load(tiny_bundle / "edit.onnx", load_external_data=False)
+    names = [tensor.name.split("/")[1] for tensor in model.graph.initializer if tensor.external_data]
+    read = {name.removesuffix(".0").removesuffix(".1") for name in names}
+    for file in ("unet", "text_encoder", "vae"):
+        with safe_open(tiny_bundle / f"{file}.safetensors", "numpy") as tensors:
+            large = {name for name in tensors.keys() if tensors.get_tensor(name).size >= SMALLEST}  # noqa: SIM118
+        assert large <= read
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_in_a_half_format_stay_in_it_and_compute_in_float32(tmp_path, dtype):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(40, 50).to(getattr(torch, dtype))
+    save_file({"weight": layer.weight, "bias": layer.bias}, tmp_path / "layer.safetensors")
+    graph = TracedGraph(
+        "layer",
+        layer.float(),
+        {"x": TensorSpec("float32", ("N", 40))},
+        {"y": TensorSpec("float32", ("N", 50))},
+        {"N": 3},
+    )
+    stored = StoredWeights(tmp_path, ["layer.safetensors"])
+    assert write_onnx(graph, tmp_path / "layer.onnx", stored) == ("layer.safetensors",)
+    (weight,) = [
+        t for t in onnx.load(tmp_path / "layer.onnx", load_external_data=False).graph.initializer if t.external_data
+    ]
+    assert weight.data_type == getattr(onnx.TensorProto, dtype.upper())
+    x = torch.randn(4, 40)
+    session = onnxruntime.InferenceSession(tmp_path / "layer.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], layer(x).detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_weights_that_are_in_no_file_are_an_error_when_they_are_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "LARGEST", 1000)
+    spec = TensorSpec("float32", ("N", 40))
+    graph = TracedGraph("layer", torch.nn.Linear(40, 40), {"x": spec}, {"y": spec}, {"N": 3})
+    with pytest.raises(ModelError, match=r"layer has \d+ bytes of weights that are in none of the model's files, 1000"):
+        write_onnx(graph, tmp_path / "layer.onnx", StoredWeights(tmp_path, []))
 
 
 def test_inputs_and_outputs_are_those_that_bundle_json_lists(tiny_bundle):
-    for graph in read_bundle(tiny_bundle).graphs.values():
-        model = onnx.load(tiny_bundle / graph.file, load_external_data=False)
-        assert [value.name for value in model.graph.input] == list(graph.inputs)
-        assert [value.name for value in model.graph.output] == list(graph.outputs)
+    graphs = json.loads((tiny_bundle / "bundle.json").read_text())["graphs"]
+    assert graphs.keys() == set(ALL_GRAPHS)
+    for graph in graphs.values():
+        model = onnx.load(tiny_bundle / graph["file"], load_external_data=False)
+        assert [value.name for value in model.graph.input] == list(graph["inputs"])
+        assert [value.name for value in model.graph.output] == list(graph["outputs"])
 
 
 def test_the_step_is_the_kernels_guided_step(guided_step, inputs):
@@ -129,7 +178,7 @@ def test_an_edit_that_went_wrong_leaves_the_others_alone(guided_step, inputs):
 
 def test_an_edit_written_by_hand_from_the_document_is_the_editors(tiny_bundle, guided_step, pictures):
     """docs/embedding.md: four graphs, a sampler's table and numpy are all there is to an edit."""
-    bundle, editor = read_bundle(tiny_bundle), Editor.from_pretrained(tiny_bundle)
+    bundle, editor = read_bundle(tiny_bundle), Editor.from_pretrained(tiny_bundle, backend="onnx")
     table = sampler_table("euler_a", 3, bundle.schedule)
     noise = np.random.default_rng(2).standard_normal((4, 4, 8, 12), dtype=np.float32)
 
@@ -167,7 +216,7 @@ def test_an_axis_that_the_trace_fixed_is_an_error(tmp_path):
     spec = TensorSpec("float32", ("N", 4))
     graph = TracedGraph("fixed", FixesItsRows(), {"x": spec}, {"y": spec}, {"N": 3})
     with pytest.raises(ModelError, match="fixed cannot be traced"):
-        write_onnx(graph, tmp_path / "fixed.onnx")
+        write_onnx(graph, tmp_path / "fixed.onnx", StoredWeights(tmp_path, []))
 
 
 class Doubles(torch.nn.Module):
@@ -180,4 +229,4 @@ def test_an_output_of_another_shape_than_told_is_an_error(tmp_path):
         "doubles", Doubles(), {"x": TensorSpec("float32", ("N", 4))}, {"y": TensorSpec("float32", ("N", 5))}, {"N": 3}
     )
     with pytest.raises(ModelError, match="doubles: y became .* was asked for"):
-        write_onnx(graph, tmp_path / "doubles.onnx")
+        write_onnx(graph, tmp_path / "doubles.onnx", StoredWeights(tmp_path, []))

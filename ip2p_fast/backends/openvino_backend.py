@@ -1,0 +1,110 @@
+"""The OpenVINO backend: an exported bundle edits on Intel's and AMD's processors and Intel's GPUs, without PyTorch.
+
+A graph is compiled for the very shapes it is called with, which saves a third of a small model's step; where shapes
+keep changing, as in a server whose edits come and go, one compilation for any shape takes over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..errors import BadInput, MissingExtra, ModelError
+from ..tokenizer import Tokenizer
+from .bundle_backend import BundleBackend, opened
+
+try:
+    import openvino
+except ModuleNotFoundError as error:
+    raise MissingExtra("the openvino backend", "openvino") from error
+
+# Bytes of weights that compilations for fixed shapes may take in all, each as much as the graph's own; one is kept
+# whatever its size, and so is the one for any shape.
+FIXED_BYTES = 1_000_000_000
+_DTYPES = {"float32": "f32", "bfloat16": "bf16"}
+_Shapes = tuple[tuple[int, ...], ...]
+
+
+def load(model: Any, device: str = "auto", dtype: str = "auto") -> tuple[BundleBackend, Tokenizer]:
+    """A backend and its tokenizer from the folder of a bundle.
+
+    Args:
+        device: auto, cpu, or gpu for Intel's; auto is the CPU.
+        dtype: auto, float32 or bfloat16; auto is bfloat16 where the processor multiplies it natively.
+
+    Raises:
+        BadInput: the device is unknown or not there. ModelError: what is wrong with the bundle, or the dtype.
+    """
+    core = openvino.Core()
+    name = _device(core, device)
+    bundle, tokenizer = opened(model, dtype, tuple(_DTYPES))
+    return BundleBackend(bundle, OpenVinoRunner(bundle, core, name, dtype)), tokenizer
+
+
+class OpenVinoRunner:
+    """core_device: OpenVINO's name of it. dtype: auto, float32 or bfloat16."""
+
+    name = "openvino"
+
+    def __init__(self, bundle: Bundle, core: Any, core_device: str, dtype: str) -> None:
+        self._core, self._core_device = core, core_device
+        self.device = core_device.lower()
+        if dtype == "auto":
+            native = "BF16" in core.get_property(core_device, "OPTIMIZATION_CAPABILITIES")
+            dtype = "bfloat16" if native else "float32"
+        self.dtype = dtype
+        self._options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _DTYPES[dtype]}
+        self._models = {name: _read(core, bundle, name) for name in bundle.graphs}
+        # how many more compilations for fixed shapes a graph may have
+        self._fixed_left = {name: max(1, FIXED_BYTES // _bytes(bundle, name)) for name in bundle.graphs}
+        self._requests: dict[tuple[str, _Shapes | None], Any] = {}
+
+    def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        request = self._request(graph, inputs)
+        request.infer(dict(inputs), share_inputs=True)
+        return [output.data.copy() for output in request.output_tensors]
+
+    def _request(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Any:
+        shapes = tuple(value.shape for value in inputs.values())
+        if (graph, shapes) in self._requests:
+            return self._requests[graph, shapes]
+        model = self._models[graph]
+        if self._fixed_left[graph]:
+            self._fixed_left[graph] -= 1
+            model = model.clone()
+            model.reshape({name: list(value.shape) for name, value in inputs.items()})
+            key: _Shapes | None = shapes
+        elif (graph, None) in self._requests:
+            return self._requests[graph, None]
+        else:
+            key = None
+        compiled = self._core.compile_model(model, self._core_device, self._options)
+        self._requests[graph, key] = compiled.create_infer_request()
+        return self._requests[graph, key]
+
+
+def _device(core: Any, name: str) -> str:
+    """OpenVINO's name of a device of ours."""
+    if name not in ("auto", "cpu", "gpu"):
+        raise BadInput(f"unknown device {name!r}: the openvino backend runs on auto, cpu or gpu (Intel's)")
+    chosen = "GPU" if name == "gpu" else "CPU"
+    found = [device.split(".")[0] for device in core.available_devices]
+    if chosen not in found:
+        raise BadInput(f"device {name!r} is not there: OpenVINO {openvino.__version__} finds {', '.join(found)}")
+    return chosen
+
+
+def _read(core: Any, bundle: Bundle, name: str) -> Any:
+    path = bundle.folder / bundle.graphs[name].file
+    try:
+        return core.read_model(path)
+    except RuntimeError as error:
+        raise ModelError(f"{path} cannot be loaded: {' '.join(str(error).split())[-200:]}") from None
+
+
+def _bytes(bundle: Bundle, name: str) -> int:
+    graph = bundle.graphs[name]
+    return sum(bundle.files[file].bytes for file in (graph.file, *graph.weights))
