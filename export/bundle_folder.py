@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -17,29 +17,48 @@ from ip2p_fast import Editor, __version__, checkpoints
 from ip2p_fast.backends import ModelInfo
 from ip2p_fast.backends.bundle_backend import BundleBackend
 from ip2p_fast.backends.onnx_backend import OnnxRunner
-from ip2p_fast.bundle import DTYPES, MANIFEST, SCHEMA, TABLES, TOKENIZER, FileFacts, Graph, parse, schedule_to_json
+from ip2p_fast.bundle import (
+    DTYPES,
+    EDIT,
+    MANIFEST,
+    SCHEMA,
+    TABLES,
+    TOKENIZER,
+    FileFacts,
+    Graph,
+    parse,
+    schedule_to_json,
+)
 from ip2p_fast.checkpoints import Checkpoint
 from ip2p_fast.errors import BadInput
 from ip2p_fast.samplers import COEFFICIENTS, SAMPLERS, NoiseSchedule, sampler_table
 from ip2p_fast.tokenizer import Tokenizer
 from ip2p_fast.whole import sha256_of, whole
 
-from . import whole_edit
 from .graphs import traced_graphs
 from .onnx_file import check, versions, write_onnx
 from .parity import Observed, compare, observe
 from .stored_weights import StoredWeights
+from .whole_edit import write_whole_edit
+
+if TYPE_CHECKING:
+    from .quantize import SampleEdit
 
 TABLE_STEPS = (4, 8, 20, 50)
 """Numbers of steps whose sampler tables a bundle brings along, for programs that do not compute their own."""
 Watch = Callable[[str, int, int], None]
-_STAGES = 8
+_STAGES = 7
 # a GEGLU's projection, whose halves the graphs read apart
 _HALVES = ("ff.net.0.proj.weight", "ff.net.0.proj.bias")
 
 
 def export_bundle(
-    model: str | Path, out: str | Path, dtype: str = "float32", watch: Watch = lambda stage, done, total: None
+    model: str | Path,
+    out: str | Path,
+    dtype: str = "float32",
+    watch: Watch = lambda stage, done, total: None,
+    int8: bool = False,
+    calibration: Path | None = None,
 ) -> dict[str, Any]:
     """Exports a model to the folder `out`, which appears whole or not at all.
 
@@ -48,18 +67,22 @@ def export_bundle(
         dtype: what the graphs compute in, float32 or float16; inputs and outputs stay float32. Weights are kept as the
             model has them, in float16 for float16.
         watch: called with what is being done, and how many stages of how many are.
+        int8: also make the guided step in int8, for OpenVINO.
+        calibration: the folder of the edits int8 is calibrated on (`quantize.read_samples`), or the model's own.
     Returns:
         the content of bundle.json.
     Raises:
-        BadInput: `out` exists, or its parent does not; an unknown dtype. ModelError: the model cannot be loaded.
+        BadInput: `out` exists, or its parent does not; an unknown dtype; no edits to calibrate on.
+        ModelError: the model cannot be loaded. MissingExtra: int8 needs packages that are not there.
     """
     out = Path(out).expanduser()
     _require_dtype(dtype)
     if not out.absolute().parent.is_dir():
         raise BadInput(f"cannot export to {out}: there is no folder {out.absolute().parent}; make it first")
+    samples = _samples(model, calibration) if int8 or calibration else []
     with whole(out) as folder:
         folder.mkdir()
-        stages = _Stages(watch)
+        stages = _Stages(watch, _STAGES + bool(samples))
         reference, info = _observed(model, stages)
         checkpoint = checkpoints.load(model)
         stages("writing weights")
@@ -68,6 +91,8 @@ def export_bundle(
         name = Path(model).name if Path(model).exists() else str(model)
         content = _write_graphs(checkpoint, info, name, folder, files, dtype, stages)
         content["parity"] = _parity(folder, content, reference, stages)
+        if samples:
+            _add_int8(folder, content, samples, stages)
         _write_json(folder / MANIFEST, content)
     return content
 
@@ -86,7 +111,7 @@ def export_in_place(
     if not os.access(folder, os.W_OK):
         raise BadInput(f"{folder} cannot be written: export to a new folder with -o")
     (folder / MANIFEST).unlink(missing_ok=True)  # no bundle until all of it is there
-    stages = _Stages(watch)
+    stages = _Stages(watch, _STAGES - 1)
     reference, info = _observed(folder, stages)
     checkpoint = checkpoints.load(folder)
     parts = ("unet", "vae", "text_encoder")
@@ -100,11 +125,11 @@ def export_in_place(
 class _Stages:
     """Counts the stages of an export for who watches it."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch, self.done = watch, 0
+    def __init__(self, watch: Watch, total: int) -> None:
+        self.watch, self.done, self.total = watch, 0, total
 
     def __call__(self, stage: str) -> None:
-        self.watch(stage, self.done, _STAGES)
+        self.watch(stage, self.done, self.total)
         self.done += 1
 
 
@@ -118,6 +143,21 @@ def _observed(model: str | Path, stages: _Stages) -> tuple[Observed, ModelInfo]:
     stages("running PyTorch")
     reference = Editor.from_pretrained(model, "torch", "cpu", "float32")
     return observe(reference), reference.backend.info
+
+
+def _samples(model: str | Path, calibration: Path | None) -> list[SampleEdit]:
+    from .quantize import SAMPLES, read_samples
+
+    return read_samples(calibration or Path(checkpoints.SHIPPED.get(str(model), model)).expanduser() / SAMPLES)
+
+
+def _add_int8(folder: Path, content: dict[str, Any], samples: Sequence[SampleEdit], stages: _Stages) -> None:
+    from .quantize import write_int8
+
+    stages("quantizing")
+    content["int8"] = write_int8(parse(folder, content), samples)
+    for file in (content["int8"]["file"], *content["int8"]["weights"]):
+        content["files"][file] = _file_facts(folder / file)
 
 
 def _parity(folder: Path, content: Mapping[str, Any], reference: Observed, stages: _Stages) -> dict[str, Any]:
@@ -145,17 +185,19 @@ def _write_graphs(
         path = folder / f"{graph.name}.onnx"
         read = write_onnx(graph, path, stored)
         graphs[graph.name] = Graph(path.name, read, graph.inputs, graph.outputs)
-    edit = graphs[whole_edit.NAME] = whole_edit.write_whole_edit(folder, graphs)
-    check(whole_edit.NAME, folder / edit.file, edit.inputs, edit.outputs)
+    edit = graphs[EDIT] = write_whole_edit(folder, graphs)
+    check(EDIT, folder / edit.file, edit.inputs, edit.outputs)
     _write_json(folder / TABLES, _tables(info.schedule))
     content |= versions(folder / graphs["guided_step"].file)
     content["graphs"] = {graph: asdict(facts) for graph, facts in graphs.items()}
     tokenizer = sorted(path.relative_to(folder).as_posix() for path in (folder / TOKENIZER).iterdir())
     files = [*(graph.file for graph in graphs.values()), *edit.weights, TABLES, *tokenizer]
-    content["files"] = {
-        file: asdict(FileFacts((folder / file).stat().st_size, sha256_of(folder / file))) for file in sorted(files)
-    }
+    content["files"] = {file: _file_facts(folder / file) for file in sorted(files)}
     return content
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    return asdict(FileFacts(path.stat().st_size, sha256_of(path)))
 
 
 def _described(name: str, checkpoint: Checkpoint, info: ModelInfo, dtype: str) -> dict[str, Any]:

@@ -27,6 +27,11 @@ def export(
         typer.Option("--in-place", help="Add the graphs to MODEL, a Hugging Face folder, and use its weights' files."),
     ] = False,
     dtype: Annotated[str, typer.Option(help="What the graphs compute in: float32 or float16.")] = "float32",
+    int8: Annotated[bool, typer.Option("--int8", help="Also make the guided step in int8, for OpenVINO.")] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="A folder with samples.json: edits to calibrate --int8 on.", show_default="the model's"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object about the bundle.")] = False,
 ) -> None:
     """Make a bundle of a model: a folder of ONNX graphs that edits without PyTorch."""
@@ -34,16 +39,19 @@ def export(
 
     if (out is None) != in_place:
         raise BadInput("an export goes to a new folder, -o FOLDER, or into the model's own, --in-place: give one")
+    if in_place and (int8 or calibration):
+        raise BadInput("--int8 makes a file of weights of its own: export to a new folder with -o")
     with _progress() as watch:
         if out is None:
             out = Path(model)
             content = export_in_place(out, dtype, watch)
         else:
-            content = export_bundle(model, out, dtype, watch)
+            content = export_bundle(model, out, dtype, watch, int8, calibration)
     size = sum(facts["bytes"] for facts in content["files"].values())
     parity = content["parity"]
     if as_json:
-        facts = {name: content[name] for name in ("model", "dtype", "opset", "ir", "files", "parity")}
+        told = ("model", "dtype", "opset", "ir", "files", "parity", "int8")
+        facts = {name: content[name] for name in told if name in content}
         print(json.dumps({"out": str(out), "bytes": size, **facts}))
         return
     print(out)
@@ -52,6 +60,12 @@ def export(
         f"{parity['guided_noise_relative_error']:.1e}, a picture of {parity['edit_steps']} steps by "
         f"{parity['edit_largest_difference']} grey levels at most"
     )
+    if "int8" in content:
+        quality = content["int8"]["quality"]
+        print(
+            f"int8: {quality['psnr_db']:.1f} dB to float32 over {quality['edits']} edits of {quality['steps']} steps, "
+            f"{quality['lowest_psnr_db']:.1f} dB at worst"
+        )
 
 
 @contextmanager

@@ -71,9 +71,9 @@ class StoredWeights:
                 found.append((value, tensor.numpy(), *match))
                 del model.graph.initializers[value.name]  # type: ignore[arg-type]
         nodes: list[ir.Node] = []
-        reads: dict[tuple[str, bool, Any], ir.Value] = {}
+        reads: dict[Any, ir.Value] = {}
         for value, array, place, transposed in found:
-            key = (place.name, transposed, array.dtype)
+            key = (place.name, array.shape, transposed, array.dtype)
             if key not in reads:
                 reads[key] = self._reads(model.graph, place, array, transposed, nodes)
             replace_all_uses_with(value, reads[key])
@@ -118,8 +118,9 @@ class StoredWeights:
             steps.append(("Cast", {"to": _IR[array.dtype]}))
         if transposed:
             steps.append(("Transpose", {"perm": [1, 0]}))
+        ending = "turned." if transposed else ""
         for operation, attributes in steps:
-            node = ir.node(operation, [value], attributes=attributes, name=f"{name}.{operation.lower()}")
+            node = ir.node(operation, [value], attributes=attributes, name=f"{name}.{ending}{operation.lower()}")
             (value,) = node.outputs
             value.name = node.name
             value.type = ir.TensorType(_IR[array.dtype])

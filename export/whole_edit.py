@@ -14,9 +14,8 @@ from typing import Any
 import onnx
 from onnx import parser
 
-from ip2p_fast.bundle import Graph, TensorSpec
+from ip2p_fast.bundle import EDIT, Graph, TensorSpec
 
-NAME = "edit"
 _DOMAIN = "bundle"
 _TEXT = """
 <ir_version: {ir}, opset_import: ["" : {opset}, "bundle" : 1]>
@@ -82,7 +81,7 @@ def whole_edit(graphs: Mapping[str, Graph]) -> Graph:
     ids, x = graphs["text_encoder"].inputs["ids"], graphs["guided_step"].inputs["x"]
     pixels, one = TensorSpec("uint8", ("B", "H", "W", 3)), TensorSpec("float32", ("B", 1))
     return Graph(
-        f"{NAME}.onnx",
+        f"{EDIT}.onnx",
         tuple(dict.fromkeys(file for graph in graphs.values() for file in graph.weights)),
         inputs={
             "pixels": pixels,

@@ -25,7 +25,11 @@ TABLES = "tables.json"
 SCHEMA = 1
 """Of bundle.json. It grows when an older reader would misread a newer bundle."""
 GRAPHS = ("guided_step", "text_encoder", "vae_encoder", "vae_decoder")
-"""Those a backend runs. `edit`, the whole edit in one graph, is for programs without a loop of their own."""
+"""Those a backend runs."""
+EDIT = "edit"
+"""The whole edit in one graph, for programs without a loop of their own."""
+INT8 = "guided_step_int8"
+"""The guided step in 8-bit integers, in OpenVINO's own form; a bundle may have it besides."""
 DTYPES = ("float32", "float16")
 """What a bundle can compute in. Its inputs and outputs are float32 either way."""
 
@@ -63,6 +67,8 @@ class Bundle:
     dtype           what the graphs compute in
     scaling_factor  latents are this times the VAE encoder's mode
     graphs          by name, those of GRAPHS
+    edit            the whole edit in one graph, or None
+    int8            the file of the guided step in int8, for OpenVINO, or None
     files           by path from the folder, all but bundle.json
     """
 
@@ -76,6 +82,8 @@ class Bundle:
     size_multiple: int
     defaults: Mapping[str, Any]
     graphs: Mapping[str, Graph]
+    edit: Graph | None
+    int8: str | None
     files: Mapping[str, FileFacts]
 
 
@@ -130,7 +138,11 @@ def _parsed(folder: Path, content: Mapping[str, Any]) -> Bundle:
             raise ValueError(f"it points outside its folder, to {name!r}")
     files = {name: FileFacts(**facts) for name, facts in content["files"].items()}
     graphs = {name: _graph(content["graphs"][name]) for name in GRAPHS}
-    needed = [file for graph in graphs.values() for file in (graph.file, *graph.weights)]
+    edit = _graph(content["graphs"][EDIT]) if EDIT in content["graphs"] else None
+    described = [*graphs.values(), *([edit] if edit else [])]
+    needed = [file for graph in described for file in (graph.file, *graph.weights)]
+    if (int8 := content.get("int8")) is not None:
+        needed += [int8["file"], *int8["weights"]]
     for name in (*needed, f"{TOKENIZER}/tokenizer.json"):
         if name not in files:
             raise ValueError(f"it lists no hash of {name}")
@@ -146,6 +158,8 @@ def _parsed(folder: Path, content: Mapping[str, Any]) -> Bundle:
         size_multiple=int(content["size_multiple"]),
         defaults=dict(content["defaults"]),
         graphs=graphs,
+        edit=edit,
+        int8=None if int8 is None else int8["file"],
         files=files,
     )
 

@@ -41,7 +41,7 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
-        self.bias = None if bias is None else bias.detach()
+        self.bias = None if bias is None else bias.detach().clone()  # as `pack` says
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """x [..., in], residual [..., out] or None -> [..., out]"""
@@ -70,7 +70,7 @@ class PackedConv2d(nn.Module):
         super().__init__()
         self.geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         self.weight = conv.weight.detach()
-        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.bias = None if conv.bias is None else conv.bias.detach().clone()
         self.packed_for: tuple[int, ...] | None = None
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

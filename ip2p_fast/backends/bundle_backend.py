@@ -6,7 +6,7 @@ Everything here is numpy: a StepPlan's arrays are the inputs of guided_step.onnx
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,7 +41,9 @@ class Runner(Protocol):
         """
 
 
-def opened(model: Any, dtype: str = "auto", dtypes: Sequence[str] = ()) -> tuple[Bundle, Tokenizer]:
+def opened(
+    model: Any, dtype: str = "auto", dtypes: Callable[[Bundle], Sequence[str]] = lambda bundle: (bundle.dtype,)
+) -> tuple[Bundle, Tokenizer]:
     """The bundle in the folder `model`, checked, and its tokenizer.
 
     dtypes: what the caller's library can compute in; by default what the bundle was exported in.
@@ -49,7 +51,7 @@ def opened(model: Any, dtype: str = "auto", dtypes: Sequence[str] = ()) -> tuple
     Raises ModelError for what is wrong with the bundle, and for another dtype.
     """
     bundle = read_bundle(model)
-    known = tuple(dtypes) or (bundle.dtype,)
+    known = dtypes(bundle)
     if dtype not in ("auto", *known):
         raise ModelError(
             f"the bundle {bundle.folder} computes in {' or '.join(known)}, not {dtype!r}: choose auto or "

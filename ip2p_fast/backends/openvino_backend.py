@@ -7,6 +7,7 @@ keep changing, as in a server whose edits come and go, one compilation for any s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ except ModuleNotFoundError as error:
 # Bytes of weights that compilations for fixed shapes may take in all, each as much as the graph's own; one is kept
 # whatever its size, and so is the one for any shape.
 FIXED_BYTES = 1_000_000_000
+INT8_DTYPE = "int8"
 _DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 _Shapes = tuple[tuple[int, ...], ...]
 
@@ -33,31 +35,38 @@ def load(model: Any, device: str = "auto", dtype: str = "auto") -> tuple[BundleB
 
     Args:
         device: auto, cpu, or gpu for Intel's; auto is the CPU.
-        dtype: auto, float32 or bfloat16; auto is bfloat16 where the processor multiplies it natively.
+        dtype: auto, float32, bfloat16, or int8 where the bundle has it; auto is bfloat16 where the processor multiplies
+            it natively, else float32.
 
     Raises:
         BadInput: the device is unknown or not there. ModelError: what is wrong with the bundle, or the dtype.
     """
     core = openvino.Core()
     name = _device(core, device)
-    bundle, tokenizer = opened(model, dtype, tuple(_DTYPES))
+    bundle, tokenizer = opened(model, dtype, lambda bundle: (*_DTYPES, *([INT8_DTYPE] if bundle.int8 else [])))
     return BundleBackend(bundle, OpenVinoRunner(bundle, core, name, dtype)), tokenizer
 
 
 class OpenVinoRunner:
-    """core_device: OpenVINO's name of it. dtype: auto, float32 or bfloat16."""
+    """core_device: OpenVINO's name of it. dtype: auto, float32, bfloat16, or int8 where the bundle has it.
+
+    In int8 the guided step's convolutions and linear layers are; all else is what auto is.
+    """
 
     name = "openvino"
 
     def __init__(self, bundle: Bundle, core: Any, core_device: str, dtype: str) -> None:
         self._core, self._core_device = core, core_device
         self.device = core_device.lower()
-        if dtype == "auto":
-            native = "BF16" in core.get_property(core_device, "OPTIMIZATION_CAPABILITIES")
-            dtype = "bfloat16" if native else "float32"
-        self.dtype = dtype
-        self._options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _DTYPES[dtype]}
-        self._models = {name: _read(core, bundle, name) for name in bundle.graphs}
+        native = "BF16" in core.get_property(core_device, "OPTIMIZATION_CAPABILITIES")
+        best = "bfloat16" if native else "float32"
+        self.dtype = best if dtype == "auto" else dtype
+        precision = _DTYPES[best if dtype == INT8_DTYPE else self.dtype]
+        self._options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        self._models = {name: _read(core, bundle.folder / graph.file) for name, graph in bundle.graphs.items()}
+        if dtype == INT8_DTYPE:
+            assert bundle.int8 is not None  # or `load` had refused
+            self._models["guided_step"] = _read(core, bundle.folder / bundle.int8)
         # how many more compilations for fixed shapes a graph may have
         self._fixed_left = {name: max(1, FIXED_BYTES // _bytes(bundle, name)) for name in bundle.graphs}
         self._requests: dict[tuple[str, _Shapes | None], Any] = {}
@@ -66,6 +75,10 @@ class OpenVinoRunner:
         request = self._request(graph, inputs)
         request.infer(dict(inputs), share_inputs=True)
         return [output.data.copy() for output in request.output_tensors]
+
+    def replace(self, graph: str, model: Any) -> None:
+        """Runs another OpenVINO model in the place of a graph that has not been run yet."""
+        self._models[graph] = model
 
     def _request(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Any:
         shapes = tuple(value.shape for value in inputs.values())
@@ -97,8 +110,7 @@ def _device(core: Any, name: str) -> str:
     return chosen
 
 
-def _read(core: Any, bundle: Bundle, name: str) -> Any:
-    path = bundle.folder / bundle.graphs[name].file
+def _read(core: Any, path: Path) -> Any:
     try:
         return core.read_model(path)
     except RuntimeError as error:

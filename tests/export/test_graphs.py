@@ -230,3 +230,28 @@ def test_an_output_of_another_shape_than_told_is_an_error(tmp_path):
     )
     with pytest.raises(ModelError, match="doubles: y became .* was asked for"):
         write_onnx(graph, tmp_path / "doubles.onnx", StoredWeights(tmp_path, []))
+
+
+class TellsShapes(torch.nn.Module):
+    """Three weights of the same bytes: as a vector, as a square, and as a square's transpose."""
+
+    def __init__(self):
+        super().__init__()
+        self.vector = torch.nn.Parameter(torch.ones(1600))
+        self.square = torch.nn.Parameter(torch.ones(40, 40))
+        self.layer = torch.nn.Linear(40, 40, bias=False)
+        torch.nn.init.ones_(self.layer.weight)
+
+    def forward(self, x):
+        return self.layer(x) + x @ self.square + (x.repeat(1, 40) * self.vector)[:, :40]
+
+
+def test_weights_of_the_same_bytes_keep_their_own_shapes(tmp_path):
+    save_file({"ones": torch.ones(1600, dtype=torch.float16)}, tmp_path / "ones.safetensors")
+    spec = TensorSpec("float32", ("N", 40))
+    graph = TracedGraph("shapes", TellsShapes(), {"x": spec}, {"y": spec}, {"N": 3})
+    assert write_onnx(graph, tmp_path / "shapes.onnx", StoredWeights(tmp_path, ["ones.safetensors"]))
+    x = torch.randn(4, 40)
+    session = onnxruntime.InferenceSession(tmp_path / "shapes.onnx", providers=["CPUExecutionProvider"])
+    expected = graph.module(x).detach().numpy()
+    np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], expected, rtol=1e-5, atol=1e-5)

@@ -33,16 +33,19 @@ _INDEX: dict[str, Any] = {
 
 def publish_vae(vae: AutoencoderKL, folder: Path) -> None:
     """Writes vae/."""
+    _forget_graphs(folder)
     _half(vae).save_pretrained(folder / "vae")
 
 
 def publish_unet(unet: UNet2DConditionModel, folder: Path) -> None:
     """Writes unet/."""
+    _forget_graphs(folder)
     _half(unet).save_pretrained(folder / "unet")
 
 
 def publish_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, size: Size, folder: Path) -> None:
     """Writes clip/ (both towers, how to feed it pictures), text_encoder/ (the very same text tower) and tokenizer/."""
+    _forget_graphs(folder)
     clip = _half(clip)
     for name, part in (("clip", clip), ("text_encoder", text_tower(clip))):
         part.save_pretrained(folder / name)
@@ -63,6 +66,11 @@ def publish_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, size: Size, folder: 
         "image_std": [0.5] * 3,
     }
     _write(folder / "clip" / "preprocessor_config.json", feed)
+
+
+def _forget_graphs(folder: Path) -> None:
+    """Exported graphs are those of other weights from now on: `ip2p-fast export FOLDER --in-place` makes them again."""
+    (folder / "bundle.json").unlink(missing_ok=True)
 
 
 def publish_index(size: Size, folder: Path) -> None:
