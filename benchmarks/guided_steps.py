@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ip2p_fast.backends import Backend
+from ip2p_fast.backends.choice import loader
 from ip2p_fast.backends.torch_backend import TorchBackend, resolve_dtype
 from ip2p_fast.checkpoints import from_pipeline
 from ip2p_fast.guidance import dual_guidance
 from ip2p_fast.loop import LoopEdit, StepLoop
 from ip2p_fast.samplers import sampler_table
+from ip2p_fast.tokenizer import Tokenizer
 
 from .inputs import INSTRUCTION, picture
 from .timing import Work
@@ -40,11 +44,22 @@ def our_step(pipe: Any, case: Case, dtype: str = "auto", **options: Any) -> Work
     """
     checkpoint = from_pipeline(pipe)
     backend = TorchBackend(checkpoint, case.device, resolve_dtype(dtype, case.device), **options)
+    return step_of(backend, checkpoint.tokenizer, case)
+
+
+def exported_step(bundle: Path, backend: str, case: Case, dtype: str = "auto") -> Work:
+    """The same of an exported bundle."""
+    loaded, tokenizer = loader(backend)(bundle, device="cpu", dtype=dtype)
+    return step_of(loaded, tokenizer, case)
+
+
+def step_of(backend: Backend, tokenizer: Tokenizer, case: Case) -> Work:
+    """One edit in flight on a backend; each call is one `StepLoop.step()`."""
     table = sampler_table("euler_a", _STEPS, backend.info.schedule)
     rows = dual_guidance(case.text_guidance, case.image_guidance)
     edit = LoopEdit(
         image=np.array(picture(case.pixels)),
-        tokens=np.stack([checkpoint.tokenizer.encode(text).ids for text in ("", INSTRUCTION)]),
+        tokens=np.stack([tokenizer.encode(text).ids for text in ("", INSTRUCTION)]),
         table=table,
         rows=(rows,) * _STEPS,
         seed=0,

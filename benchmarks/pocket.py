@@ -80,7 +80,7 @@ def _speed(model: str, settings: Settings, bench: Bench) -> list[Row]:
             f"{alone}: ours ({auto}) {peer}",
             single["ours_auto"],
             single["diffusers_fp32"],
-            target=2.0,
+            target=4.0,
         ),
         speedup(
             "cpu.pocket.exact.batch_vs_diffusers",

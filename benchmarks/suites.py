@@ -30,6 +30,7 @@ SUITES = {
     suite.name: suite
     for suite in (
         Suite("cpu-pocket", "cpu", "pocket"),
+        Suite("cpu-export", "cpu", "exported"),
         Suite("cpu-sd15", "cpu", "sd15"),
         Suite("cpu-memory", "cpu", "memory"),
         Suite("cpu-kernels", "cpu", "kernels"),

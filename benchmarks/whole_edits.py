@@ -17,20 +17,21 @@ Engine = Callable[["str | Path", "Settings", str], Callable[[int], object]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What both engines are asked for; pictures are size x size already."""
+    """What both engines are asked for; pictures are size x size already. `backend` is ours alone."""
 
     size: int
     steps: int = 20
     text_guidance: float = 7.5
     image_guidance: float = 1.5
     device: str = "cpu"
+    backend: str = "auto"
 
 
 def our_editor(model: str | Path, settings: Settings, dtype: str) -> Callable[[int], object]:
     """A function that makes `count` edits in one batch. dtype as Editor.from_pretrained's."""
     from ip2p_fast import Editor, EditRequest
 
-    editor = Editor.from_pretrained(model, device=settings.device, dtype=dtype)
+    editor = Editor.from_pretrained(model, settings.backend, settings.device, dtype)
     request = EditRequest(
         picture(settings.size),
         INSTRUCTION,
