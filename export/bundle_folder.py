@@ -210,6 +210,7 @@ def _described(name: str, checkpoint: Checkpoint, info: ModelInfo, dtype: str) -
         "vae_scale": info.vae_scale,
         "scaling_factor": checkpoint.vae.config["scaling_factor"],
         "size_multiple": info.size_multiple,
+        "distilled": info.distilled,
         "schedule": schedule_to_json(info.schedule),
         "samplers": list(SAMPLERS),
         "coefficients": list(COEFFICIENTS),

@@ -70,6 +70,7 @@ def traced_graphs(
                 "timesteps": TensorSpec("float32", ("B",)),
                 "coefficients": TensorSpec("float32", ("B", 7)),
                 "noise": latents,
+                **({"scales": TensorSpec("float32", ("R", 2))} if unet.config.guidance_dim else {}),
             },
             outputs={"x_next": latents, "history_next": history},
             example={"B": 2, "R": 5, "C": 3, **sides},
@@ -121,13 +122,17 @@ class GuidedStep(nn.Module):
         timesteps: Tensor,
         coefficients: Tensor,
         noise: Tensor,
+        scales: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Shapes as `traced_graphs` says: B edits, R rows, C texts -> x' [B, C, h, w], history' [B, 2, C, h, w]"""
+        """Shapes as `traced_graphs` says: B edits, R rows, C texts -> x' [B, C, h, w], history' [B, 2, C, h, w]
+
+        scales: of a distilled model alone.
+        """
         images = torch.where(image_on.view(-1, 1, 1, 1), image_latents[edit], 0.0)
         rows = torch.cat([x[edit], images], dim=1)  # [R, 2 C, h, w]
         layers = self.unet.text_keys_values(contexts.to(self.unet.dtype))
         text = [(keys[context], values[context]) for keys, values in layers]
-        predictions = self.unet(rows, timesteps[edit], text).to(x.dtype)
+        predictions = self.unet(rows, timesteps[edit], text, scales=scales).to(x.dtype)
         guided = torch.zeros_like(x).index_add(0, edit, _times(weight.view(-1, 1, 1, 1), predictions))  # [B, C, h, w]
         a, b0, b1, b2, c, p, q = coefficients.view(-1, 7, 1, 1, 1).unbind(1)  # each [B, 1, 1, 1]
         earlier, before_that = history.unbind(1)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ip2p_fast import Editor
 from ip2p_fast.backends import Backend, EditStart, StepPlan
-from ip2p_fast.guidance import dual_guidance, plan_rows
+from ip2p_fast.guidance import guidance_rows, plan_rows
 from ip2p_fast.images import target_size
 
 INSTRUCTION = "make it night"
@@ -78,7 +78,7 @@ def _guided_predictions(editor: Editor, pixels: np.ndarray) -> np.ndarray:
         backend.step(
             StepPlan(
                 edits=tuple(keys),
-                rows=plan_rows([dual_guidance(*scales) for scales in _SCALES]),
+                rows=plan_rows([guidance_rows(*scales, info.distilled) for scales in _SCALES]),
                 timesteps=np.array(_TIMESTEPS, np.float32),
                 coefficients=np.stack([_PREDICTION, _PREDICTION]),
                 noise=np.zeros_like(noise),

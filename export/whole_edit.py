@@ -30,24 +30,7 @@ edit (uint8[B, H, W, 3] pixels, int64[B, 2, {length}] ids, float[B, 1] text_guid
   contexts = bundle.text_encoder (each_ids)
   image_latents = bundle.vae_encoder (pixels)
 
-  weight_image = Sub (image_guidance, text_guidance)
-  weight_none = Sub (one, image_guidance)
-  weights = Concat <axis = 1> (text_guidance, weight_image, weight_none)
-  is_none = Equal (weights, none)
-  is_some = Not (is_none)
-  rows = NonZero (is_some)
-  edit = Gather <axis = 0> (rows, zero)
-  kind = Gather <axis = 0> (rows, next)
-  edit_kinds = Mul (edit, kinds)
-  place = Add (edit_kinds, kind)
-  all_weights = Reshape (weights, flat)
-  weight = Gather <axis = 0> (all_weights, place)
-  image_on = Less (kind, two)
-  is_text = Equal (kind, zero)
-  text = Cast <to = 7> (is_text)
-  edit_texts = Mul (edit, two)
-  context = Add (edit_texts, text)
-
+{rows}
   unit = Gather <axis = 1> (noise, zero)
   scale = Reshape (start_scale, beside)
   x = Mul (unit, scale)
@@ -67,12 +50,44 @@ edit (uint8[B, H, W, 3] pixels, int64[B, 2, {length}] ids, float[B, 1] text_guid
     after = Add (i, next)
     noise_i = Gather <axis = 1> (noise, after)
     x_next, history_next = bundle.guided_step (x_i, history_i, image_latents, contexts, edit, context, image_on, weight,
-                                               timesteps_i, coefficients_i, noise_i)
+                                               timesteps_i, coefficients_i, noise_i{scales})
     go_on = Identity (go)
   }}> (steps, , x, history)
 
   edited = bundle.vae_decoder (x_last)
 }}
+"""
+# Which rows are run: those whose weight is not zero, of s_T, s_I - s_T and 1 - s_I of every edit.
+_ROWS = """\
+  weight_image = Sub (image_guidance, text_guidance)
+  weight_none = Sub (one, image_guidance)
+  weights = Concat <axis = 1> (text_guidance, weight_image, weight_none)
+  is_none = Equal (weights, none)
+  is_some = Not (is_none)
+  rows = NonZero (is_some)
+  edit = Gather <axis = 0> (rows, zero)
+  kind = Gather <axis = 0> (rows, next)
+  edit_kinds = Mul (edit, kinds)
+  place = Add (edit_kinds, kind)
+  all_weights = Reshape (weights, flat)
+  weight = Gather <axis = 0> (all_weights, place)
+  image_on = Less (kind, two)
+  is_text = Equal (kind, zero)
+  text = Cast <to = 7> (is_text)
+  edit_texts = Mul (edit, two)
+  context = Add (edit_texts, text)
+"""
+# Of a distilled model: one an edit, which is told the scales.
+_DISTILLED_ROWS = """\
+  batch = Shape <end = 1> (text_guidance)
+  edit_count = Squeeze (batch, first)
+  edit = Range (zero, edit_count, next)
+  weight = Expand (one, batch)
+  none_of = Expand (zero, batch)
+  image_on = Equal (none_of, zero)
+  edit_texts = Mul (edit, two)
+  context = Add (edit_texts, next)
+  scales = Concat <axis = 1> (text_guidance, image_guidance)
 """
 
 
@@ -101,13 +116,15 @@ def write_whole_edit(folder: Path, graphs: Mapping[str, Graph]) -> Graph:
     """Writes edit.onnx beside the graphs that it is made of; its weights are theirs."""
     parts = {name: onnx.load(folder / graph.file, load_external_data=False) for name, graph in graphs.items()}
     step = parts["guided_step"]
-    whole = whole_edit(graphs)
+    whole, distilled = whole_edit(graphs), "scales" in graphs["guided_step"].inputs
     model = parser.parse_model(
         _TEXT.format(
             ir=step.ir_version,
             opset=next(entry.version for entry in step.opset_import if not entry.domain),
             length=whole.inputs["ids"].shape[2],
             channels=whole.inputs["noise"].shape[2],
+            rows=_DISTILLED_ROWS if distilled else _ROWS,
+            scales=", scales" if distilled else "",
         )
     )
     del model.opset_import[1]

@@ -67,6 +67,7 @@ class Bundle:
     dtype           what the graphs compute in
     scaling_factor  latents are this times the VAE encoder's mode
     graphs          by name, those of GRAPHS
+    distilled       the model is told the guidance scales and needs one row an edit
     edit            the whole edit in one graph, or None
     int8            the file of the guided step in int8, for OpenVINO, or None
     files           by path from the folder, all but bundle.json
@@ -82,6 +83,7 @@ class Bundle:
     size_multiple: int
     defaults: Mapping[str, Any]
     graphs: Mapping[str, Graph]
+    distilled: bool
     edit: Graph | None
     int8: str | None
     files: Mapping[str, FileFacts]
@@ -158,6 +160,7 @@ def _parsed(folder: Path, content: Mapping[str, Any]) -> Bundle:
         size_multiple=int(content["size_multiple"]),
         defaults=dict(content["defaults"]),
         graphs=graphs,
+        distilled=bool(content.get("distilled", False)),
         edit=edit,
         int8=None if int8 is None else int8["file"],
         files=files,

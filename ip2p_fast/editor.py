@@ -18,7 +18,7 @@ from PIL import Image
 from .backends import Backend
 from .backends.choice import loader
 from .errors import BadInput, Cancelled
-from .guidance import Row, dual_guidance
+from .guidance import Row, guidance_rows
 from .images import MAX_PIXELS, ImageSource, fit, load_image, load_mask, target_size
 from .loop import LoopEdit, Progress, StepLoop
 from .samplers import SamplerTable, sampler_table
@@ -215,6 +215,7 @@ class Editor:
             _scale("text_guidance", chosen["text_guidance"]),
             _scale("image_guidance", chosen["image_guidance"]),
             request.guidance_interval,
+            info.distilled,
         )
         num_images = _whole("num_images", request.num_images, 1, 1000)
         resolution = _whole("size", chosen["size"], 1, 8192)
@@ -274,7 +275,7 @@ def _given(request: EditRequest) -> dict[str, Any]:
 
 
 def _scheduled_rows(
-    steps: int, text_guidance: float, image_guidance: float, interval: tuple[float, float]
+    steps: int, text_guidance: float, image_guidance: float, interval: tuple[float, float], distilled: bool
 ) -> tuple[tuple[Row, ...], ...]:
     """The rows of each step: both scales within the interval, one row (both scales 1) outside it."""
     try:
@@ -283,7 +284,7 @@ def _scheduled_rows(
         raise BadInput(f"guidance_interval is {interval!r}: two numbers from 0 to 1") from None
     if not 0.0 <= first <= last <= 1.0:
         raise BadInput(f"guidance_interval is {interval!r}: two numbers from 0 to 1, the smaller first")
-    guided, plain = dual_guidance(text_guidance, image_guidance), dual_guidance(1.0, 1.0)
+    guided, plain = (guidance_rows(*scales, distilled) for scales in ((text_guidance, image_guidance), (1.0, 1.0)))
     return tuple(guided if first <= i / steps < last else plain for i in range(steps))
 
 

@@ -10,6 +10,8 @@ Gathered by evaluation this is a weighted sum of three **rows** of the UNet's ba
 
 and a row whose weight is zero need not be run. The weights of an edit always sum to one, so at least one row stays.
 The formula holds at every scale, below one too.
+
+A model that was distilled to guide itself (Meng et al., CVPR 2023) is told both scales and needs one row of weight 1.
 """
 
 from __future__ import annotations
@@ -22,11 +24,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Row:
-    """One evaluation of the UNet: `text` and `image` say whether the condition is given or null."""
+    """One evaluation of the UNet: `text` and `image` say whether the condition is given or null.
+
+    scales: s_T and s_I, which only a distilled model reads.
+    """
 
     text: bool
     image: bool
     weight: float
+    scales: tuple[float, float] = (1.0, 1.0)
 
 
 def dual_guidance(text_guidance: float, image_guidance: float) -> tuple[Row, ...]:
@@ -39,6 +45,13 @@ def dual_guidance(text_guidance: float, image_guidance: float) -> tuple[Row, ...
     return tuple(row for row in rows if row.weight != 0.0)
 
 
+def guidance_rows(text_guidance: float, image_guidance: float, distilled: bool) -> tuple[Row, ...]:
+    """The rows of an edit by a model of either kind: those of `dual_guidance`, or the one that is told the scales."""
+    if distilled:
+        return (Row(text=True, image=True, weight=1.0, scales=(text_guidance, image_guidance)),)
+    return dual_guidance(text_guidance, image_guidance)
+
+
 @dataclass(frozen=True)
 class RowPlan:
     """The rows of all edits of one step, edit after edit.
@@ -47,6 +60,7 @@ class RowPlan:
     text       [R] bool     the edit's instruction, else its null (or negative) text
     image      [R] bool     the edit's image latents, else zeros
     weight     [R] float32  weight in the edit's guided noise
+    scales     [R, 2] float32  s_T and s_I, for a distilled model
     row_start  [E + 1] int64  rows of edit i are row_start[i] : row_start[i + 1]
     """
 
@@ -54,11 +68,12 @@ class RowPlan:
     text: np.ndarray
     image: np.ndarray
     weight: np.ndarray
+    scales: np.ndarray
     row_start: np.ndarray
 
     @property
     def conditions(self) -> bytes:
-        """Equal for two plans whose rows differ at most in their weights."""
+        """Equal for two plans whose rows differ at most in their weights and scales."""
         return self.edit.tobytes() + self.text.tobytes() + self.image.tobytes()
 
 
@@ -71,5 +86,6 @@ def plan_rows(rows_of_edit: Sequence[Sequence[Row]]) -> RowPlan:
         text=np.array([row.text for row in rows], dtype=bool),
         image=np.array([row.image for row in rows], dtype=bool),
         weight=np.array([row.weight for row in rows], dtype=np.float32),
+        scales=np.array([row.scales for row in rows], dtype=np.float32).reshape(-1, 2),
         row_start=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
     )

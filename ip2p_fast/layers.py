@@ -53,21 +53,40 @@ def replace_group_norms(module: nn.Module) -> None:
 
 
 class TimestepEmbedding(nn.Module):
-    """Sinusoids of the timestep, cosines first, then two layers; Ho et al. 2020 (DDPM), appendix B."""
+    """Sinusoids of the timestep, cosines first, then two layers; Ho et al. 2020 (DDPM), appendix B.
 
-    def __init__(self, width: int, time_dim: int) -> None:
+    guidance_dim: width of the guidance scales' embedding, whose projection is added to the sinusoids; Meng et al. 2023.
+    """
+
+    def __init__(self, width: int, time_dim: int, guidance_dim: int | None = None) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.guidance_dim = width, guidance_dim
+        if guidance_dim is not None:
+            self.cond_proj = Linear(guidance_dim, width, bias=False)
         self.linear_1 = Linear(width, time_dim)
         self.linear_2 = Linear(time_dim, time_dim)
 
-    def forward(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
-        """timesteps [R], may be fractional -> [R, time_dim] dtype"""
+    def forward(self, timesteps: Tensor, dtype: torch.dtype, scales: Tensor | None = None) -> Tensor:
+        """timesteps [R], may be fractional; scales [R, 2] where there is a guidance_dim -> [R, time_dim] dtype"""
         half = self.width // 2
         exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) * (-math.log(10000.0) / half)
         angles = timesteps.float()[:, None] * exponent.exp()  # [R, half]
         sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
+        if self.guidance_dim is not None:
+            assert scales is not None
+            sinusoids = sinusoids + self.cond_proj(embed_scales(scales, self.guidance_dim).to(dtype))
         return self.linear_2(F.silu(self.linear_1(sinusoids)))
+
+
+def embed_scales(scales: Tensor, width: int) -> Tensor:
+    """Sinusoids of two guidance scales, of each as of the one in latent consistency models (Luo et al. 2023).
+
+    scales [R, 2] -> [R, width] float32: sines and cosines of s_T, then those of s_I
+    """
+    quarter = width // 4
+    frequencies = torch.exp(torch.arange(quarter, device=scales.device) * (-math.log(10000.0) / (quarter - 1)))
+    angles = 1000.0 * scales.float()[:, :, None] * frequencies  # [R, 2, width / 4]
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> Linear:

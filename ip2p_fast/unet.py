@@ -30,7 +30,7 @@ class UNet(nn.Module):
         self.config = config
         channels, time_dim = config.channels, 4 * config.channels[0]
         self.conv_in = Conv2d(config.in_channels, channels[0], 3, padding=1)
-        self.time_embedding = TimestepEmbedding(channels[0], time_dim)
+        self.time_embedding = TimestepEmbedding(channels[0], time_dim, config.guidance_dim)
         parts = _Parts(config, time_dim, linear_projection)
 
         skips = [channels[0]]
@@ -98,12 +98,20 @@ class UNet(nn.Module):
         return [layer.keys_values(context) for layer in self.modules() if isinstance(layer, CrossAttention)]
 
     def forward(
-        self, latents: Tensor, timesteps: Tensor, text: Sequence[KeysValues], shared: SharedMaps | None = None
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: Sequence[KeysValues],
+        shared: SharedMaps | None = None,
+        scales: Tensor | None = None,
     ) -> Tensor:
-        """latents [R, in_channels, h, w]; timesteps [R]; text: keys and values of R rows a layer -> [R, out, h, w]"""
+        """latents [R, in_channels, h, w]; timesteps [R]; text: keys and values of R rows a layer -> [R, out, h, w]
+
+        scales [R, 2]: what a distilled UNet is guided by; others leave them unread.
+        """
         layers = ((*keys_values, shared) for keys_values in text)
         x = latents.to(dtype=self.dtype, memory_format=torch.channels_last)
-        time = F.silu(self.time_embedding(timesteps, self.dtype))
+        time = F.silu(self.time_embedding(timesteps, self.dtype, scales))
         shifts = iter(self._shifts(time))
         x = self.conv_in(x)
         skips = [x]

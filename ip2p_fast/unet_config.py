@@ -8,6 +8,10 @@ from typing import Any
 
 from .errors import ModelError
 
+CONDITIONED_ON = "conditioned_on"
+"""The key of a distilled UNet's config.json that says which numbers `time_cond_proj_dim` is for."""
+SCALES = ("text_guidance", "image_guidance")
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -16,6 +20,7 @@ class UNetConfig:
     channels     of each level, from full resolution down
     attention    whether each level has transformers, counted as `channels`
     heads        attention heads of each level
+    guidance_dim width of the guidance scales' embedding in a distilled model, None in all others
     """
 
     in_channels: int
@@ -28,6 +33,7 @@ class UNetConfig:
     context_dim: int
     norm_groups: int
     norm_eps: float
+    guidance_dim: int | None = None
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> UNetConfig:
@@ -47,6 +53,14 @@ class UNetConfig:
         for name in ("layers_per_block", "transformer_layers_per_block", "cross_attention_dim"):
             if not isinstance(config.get(name, 1), int):
                 raise ModelError(f"UNet config: {name} = {config[name]!r} is not supported (one number for all levels)")
+        guidance_dim = config.get("time_cond_proj_dim")
+        if guidance_dim is not None and tuple(config.get(CONDITIONED_ON, ())) != SCALES:
+            raise ModelError(
+                f"UNet config: time_cond_proj_dim = {guidance_dim!r} is supported where {CONDITIONED_ON} is "
+                f"{list(SCALES)}, and it is {config.get(CONDITIONED_ON)!r}"
+            )
+        if guidance_dim is not None and (not isinstance(guidance_dim, int) or guidance_dim < 8 or guidance_dim % 4):
+            raise ModelError(f"UNet config: time_cond_proj_dim = {guidance_dim!r} must be a multiple of 4 from 8")
         return cls(
             in_channels=config["in_channels"],
             out_channels=config["out_channels"],
@@ -58,6 +72,7 @@ class UNetConfig:
             context_dim=config["cross_attention_dim"],
             norm_groups=config.get("norm_num_groups", 32),
             norm_eps=config.get("norm_eps", 1e-5),
+            guidance_dim=guidance_dim,
         )
 
 
@@ -92,7 +107,6 @@ _FIXED: dict[str, tuple] = {
     "time_embedding_dim": (None,),
     "time_embedding_act_fn": (None,),
     "timestep_post_act": (None,),
-    "time_cond_proj_dim": (None,),
     "conv_in_kernel": (3,),
     "conv_out_kernel": (3,),
     "projection_class_embeddings_input_dim": (None,),

@@ -21,6 +21,7 @@ class ModelInfo:
     vae_scale      pixels a latent, along a side
     size_multiple  sides of a picture are multiples of this
     defaults       the model's own text_guidance, image_guidance, steps, size (longer side in pixels), sampler
+    distilled      it is told the guidance scales and needs one row an edit
     """
 
     path: str
@@ -29,6 +30,7 @@ class ModelInfo:
     vae_scale: int
     size_multiple: int
     defaults: Mapping[str, Any]
+    distilled: bool = False
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ class BundleBackend:
             vae_scale=bundle.vae_scale,
             size_multiple=bundle.size_multiple,
             defaults=bundle.defaults,
+            distilled=bundle.distilled,
         )
         self._runner = runner
         self._scaling_factor = bundle.scaling_factor
@@ -185,6 +186,7 @@ class BundleBackend:
             history=np.stack([edit.history for edit in edits]),
             **self._row_inputs(edits, plan, rows),
             weight=plan.rows.weight[rows],
+            **({"scales": plan.rows.scales[rows]} if self.info.distilled else {}),
             timesteps=plan.timesteps,
             coefficients=coefficients,
             noise=plan.noise,

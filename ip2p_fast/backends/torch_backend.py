@@ -140,6 +140,7 @@ class _Numbers:
     timesteps: Tensor  # [E]
     coefficients: Tensor  # [E, 7]
     weights: Tensor  # [R]
+    scales: Tensor  # [R, 2]
     levels: Tensor  # [E, 2]
     noise: Tensor  # [E, C, h, w]
 
@@ -171,6 +172,7 @@ class TorchBackend:
             vae_scale=vae_scale,
             size_multiple=vae_scale * 2 ** (levels - 1),
             defaults=defaults,
+            distilled=unet_config.get("time_cond_proj_dim") is not None,
         )
         self.unet = UNet.load(unet_config, checkpoint.unet_state, shares_maps).to(device=device, dtype=dtype)
         if device.type == "cpu" and can_pack(dtype):
@@ -259,15 +261,17 @@ class TorchBackend:
         for first in range(0, len(latents), size):
             part = slice(first, first + size)
             text = rows.text if size >= len(latents) else [(k[part], v[part]) for k, v in rows.text]
-            predictions.append(self.unet(latents[part], timesteps[part], text, rows.shared))
+            predictions.append(self.unet(latents[part], timesteps[part], text, rows.shared, numbers.scales[part]))
         prediction = predictions[0] if len(predictions) == 1 else torch.cat(predictions)
         return guided_step(prediction, rows.start, numbers.weights, x, history, numbers.coefficients, numbers.noise)
 
     def _guided_step_of_tensors(self, x: Tensor, history: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
         """`_guided_step` on its inputs laid flat, as a graph takes them."""
-        edit, start, images, timesteps, coefficients, weights, levels, noise, *text = rest
+        edit, start, images, timesteps, coefficients, weights, scales, levels, noise, *text = rest
         rows = _Rows(edit, start, images, list(zip(text[::2], text[1::2], strict=True)), shared=None)
-        return self._guided_step(x, history, rows, _Numbers(timesteps, coefficients, weights, levels, noise), None)
+        return self._guided_step(
+            x, history, rows, _Numbers(timesteps, coefficients, weights, scales, levels, noise), None
+        )
 
     def _keep_outside_masks(self, edits: Sequence[int], x: Tensor, levels: Tensor) -> Tensor:
         for i, key in enumerate(edits):
@@ -323,7 +327,8 @@ class TorchBackend:
         return torch.stack([image if on else null for image, on in zip(images, given, strict=True)])
 
     def _numbers(self, plan: StepPlan) -> _Numbers:
-        parts = [plan.timesteps, plan.coefficients, plan.rows.weight, plan.levels, plan.noise]
+        rows = plan.rows
+        parts = [plan.timesteps, plan.coefficients, rows.weight, rows.scales, plan.levels, plan.noise]
         packed = self._send(np.concatenate([part.ravel() for part in parts]))
         split = packed.split([part.size for part in parts])
         return _Numbers(*(tensor.view(part.shape) for tensor, part in zip(split, parts, strict=True)))
