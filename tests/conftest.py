@@ -53,3 +53,28 @@ def tiny_bundle(tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     export_bundle(tiny_model, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory):
+    """The folder of a small distilled model, told both guidance scales through an embedding of width 16."""
+    import json
+
+    import tiny
+
+    folder = tmp_path_factory.mktemp("distilled") / "student"
+    tiny.pipeline(folder.parent / "source", time_cond_proj_dim=16).save_pretrained(folder)
+    config = folder / "unet" / "config.json"
+    told = {"conditioned_on": ["text_guidance", "image_guidance"]}
+    config.write_text(json.dumps(json.loads(config.read_text()) | told))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_student_bundle(tiny_student, tmp_path_factory):
+    """tiny_student exported in float32. Tests must not change it."""
+    from ip2p_fast.export.bundle_folder import export_bundle
+
+    folder = tmp_path_factory.mktemp("bundles") / "student"
+    export_bundle(tiny_student, folder)
+    return folder

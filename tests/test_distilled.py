@@ -5,52 +5,28 @@ import json
 import numpy as np
 import onnxruntime
 import pytest
-import tiny
 import torch
 
-from ip2p_fast import Editor, EditRequest, ModelError
-from ip2p_fast.export.bundle_folder import export_bundle
+from ip2p_fast import BadInput, Editor, EditRequest, ModelError
 from ip2p_fast.guidance import guidance_rows, plan_rows
 from ip2p_fast.layers import embed_scales
 from ip2p_fast.samplers import sampler_table
 from ip2p_fast.unet import UNet
 
-WIDTH = 16
+WIDTH = 16  # of tiny_student
 SETTINGS = dict(steps=4, size=16, seed=1)
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory):
-    """The folder of a distilled model with random weights."""
-    folder = tmp_path_factory.mktemp("distilled") / "student"
-    pipe = tiny.pipeline(folder.parent / "source", time_cond_proj_dim=WIDTH)
-    pipe.save_pretrained(folder)
-    declare(folder, ["text_guidance", "image_guidance"])
-    return folder
+def editor(tiny_student):
+    return Editor.from_pretrained(tiny_student, device="cpu", dtype="float32")
 
 
-def declare(folder, conditions):
-    config = folder / "unet" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"conditioned_on": conditions}))
-
-
-@pytest.fixture(scope="module")
-def bundle(student, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundle") / "student"
-    export_bundle(student, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def editor(student):
-    return Editor.from_pretrained(student, device="cpu", dtype="float32")
-
-
-def test_the_unet_is_diffusers_with_the_embedded_scales_as_its_condition(student):
+def test_the_unet_is_diffusers_with_the_embedded_scales_as_its_condition(tiny_student):
     from diffusers import UNet2DConditionModel
 
-    theirs = UNet2DConditionModel.from_pretrained(student / "unet")
-    ours = UNet.load(json.loads((student / "unet" / "config.json").read_text()), theirs.state_dict())
+    theirs = UNet2DConditionModel.from_pretrained(tiny_student / "unet")
+    ours = UNet.load(json.loads((tiny_student / "unet" / "config.json").read_text()), theirs.state_dict())
     random = torch.Generator().manual_seed(0)
     latents, context = (torch.randn(shape, generator=random) for shape in ((3, 8, 8, 8), (3, 77, 32)))
     timesteps, scales = torch.tensor([900.0, 500.0, 20.0]), torch.tensor([[7.5, 1.5], [1.0, 1.0], [3.0, 2.0]])
@@ -94,6 +70,11 @@ def test_outside_the_guidance_interval_the_scales_are_one(editor, pictures):
     np.testing.assert_array_equal(never.latents, ones.latents)
 
 
+def test_a_negative_text_is_refused(editor, pictures):
+    with pytest.raises(BadInput, match="a distilled model has no row for a negative text"):
+        editor.edit(pictures[0], "make it night", negative="cat", **SETTINGS)
+
+
 def test_edits_of_different_scales_share_a_step(editor, pictures):
     requests = [
         EditRequest(picture, "dog", text_guidance=s_t, steps=3, size=16, seed=i)
@@ -106,8 +87,10 @@ def test_edits_of_different_scales_share_a_step(editor, pictures):
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 @pytest.mark.parametrize("max_rows", [None, 1])
-def test_an_exported_student_makes_the_same_edits(editor, bundle, pictures, backend, max_rows):
-    exported = Editor.from_pretrained(bundle, backend=backend, device="cpu", dtype="float32", max_rows=max_rows)
+def test_an_exported_student_makes_the_same_edits(editor, tiny_student_bundle, pictures, backend, max_rows):
+    exported = Editor.from_pretrained(
+        tiny_student_bundle, backend=backend, device="cpu", dtype="float32", max_rows=max_rows
+    )
     assert exported.backend.info.distilled
     requests = [
         EditRequest(pictures[0], "make it night", text_guidance=5.0, **SETTINGS),
@@ -118,8 +101,8 @@ def test_an_exported_student_makes_the_same_edits(editor, bundle, pictures, back
         assert ours.row_evaluations == theirs.row_evaluations == 4
 
 
-def test_the_whole_edit_in_one_graph_is_told_the_scales(editor, bundle, pictures):
-    session = onnxruntime.InferenceSession(bundle / "edit.onnx", providers=["CPUExecutionProvider"])
+def test_the_whole_edit_in_one_graph_is_told_the_scales(editor, tiny_student_bundle, pictures):
+    session = onnxruntime.InferenceSession(tiny_student_bundle / "edit.onnx", providers=["CPUExecutionProvider"])
     pixels, table = np.asarray(pictures[0]), sampler_table("euler_a", 3, editor.backend.info.schedule)
     noise = np.random.default_rng(0).standard_normal((4, 4, 8, 8), dtype=np.float32)
     scales = [(7.5, 1.5), (2.0, 1.0)]
@@ -144,8 +127,8 @@ def test_the_whole_edit_in_one_graph_is_told_the_scales(editor, bundle, pictures
 
 
 @pytest.mark.parametrize("conditions", [None, [], ["text_guidance"], ["image_guidance", "text_guidance"]])
-def test_a_condition_of_another_kind_is_refused(student, tmp_path, conditions):
-    config = json.loads((student / "unet" / "config.json").read_text()) | {"conditioned_on": conditions}
+def test_a_condition_of_another_kind_is_refused(tiny_student, conditions):
+    config = json.loads((tiny_student / "unet" / "config.json").read_text()) | {"conditioned_on": conditions}
     if conditions is None:
         del config["conditioned_on"]
     with pytest.raises(ModelError, match="time_cond_proj_dim = 16 is supported where conditioned_on is"):
@@ -153,7 +136,7 @@ def test_a_condition_of_another_kind_is_refused(student, tmp_path, conditions):
 
 
 @pytest.mark.parametrize("width", [4, 18, "16"])
-def test_a_width_that_cannot_be_embedded_is_refused(student, width):
-    config = json.loads((student / "unet" / "config.json").read_text()) | {"time_cond_proj_dim": width}
+def test_a_width_that_cannot_be_embedded_is_refused(tiny_student, width):
+    config = json.loads((tiny_student / "unet" / "config.json").read_text()) | {"time_cond_proj_dim": width}
     with pytest.raises(ModelError, match=f"time_cond_proj_dim = {width!r} must be a multiple of 4 from 8"):
         UNet.load(config, {})
