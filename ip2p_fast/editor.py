@@ -209,6 +209,8 @@ class Editor:
         chosen = {**DEFAULTS, **info.defaults, **_given(request)}
         if not isinstance(request.instruction, str) or not isinstance(request.negative, str):
             raise BadInput(f"instruction and negative are texts, not {type(request.instruction).__name__}")
+        if info.distilled and request.negative.strip():
+            raise BadInput("a distilled model has no row for a negative text: leave negative empty, or use its teacher")
         table = sampler_table(chosen["sampler"], chosen["steps"], info.schedule)
         rows = _scheduled_rows(
             table.steps,

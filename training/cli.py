@@ -13,6 +13,8 @@ import typer
 
 from ip2p_fast.errors import BadInput
 
+from .metrics.command import benchmark
+
 train_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train models.")
 evaluate_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure models.")
 
@@ -29,7 +31,9 @@ def _train() -> None:
 def train_pocket(
     stage: Annotated[
         str,
-        typer.Argument(help="all, or one of data, vae, clip, latents, unet, decoder, reader, captions, base, writer."),
+        typer.Argument(
+            help="all, or one of data, vae, clip, latents, unet, decoder, reader, captions, base, student, writer."
+        ),
     ] = "all",
     size: Annotated[str, typer.Option(help="A row of training/pocket/sizes.py.")] = "cpu64",
     out: Annotated[Path, typer.Option(help="Pictures and checkpoints go here.")] = Path("runs/pocket"),
@@ -171,6 +175,9 @@ def evaluate_writer(
         if document is not None:
             draw_writer_table(document, record)
     _print(report.as_json(), as_json)
+
+
+evaluate_app.command("benchmark")(benchmark)
 
 
 def _require_record(document: Path | None, record: Path | None) -> None:

@@ -14,7 +14,7 @@ from ip2p_fast.training.dataset.options import guidance_of
 from ip2p_fast.training.dataset.pairs.generator import Drawing, PairGenerator
 from ip2p_fast.training.dataset.pairs.samples import Sample
 from ip2p_fast.training.pocket.evaluate import evaluate
-from ip2p_fast.training.pocket.publish import base_folder
+from ip2p_fast.training.pocket.publish import STUDENT_DEFAULTS, base_folder, student_folder
 from ip2p_fast.training.pocket.split import KINDS
 from ip2p_fast.training.pocket.stages import STAGES, Work, load_clip, train_stage
 
@@ -116,3 +116,17 @@ def test_a_stage_before_its_turn_names_what_it_needs(tmp_path):
             train_stage(stage, work)
     with pytest.raises(BadInput, match="'polish'"):
         train_stage("polish", work)
+
+
+def test_the_student_is_a_model_of_one_row_that_declares_its_scales(trained):
+    work, figures, _ = trained
+    folder = student_folder(work.model)
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    assert config["conditioned_on"] == ["text_guidance", "image_guidance"]
+    assert figures["student"]["student_parameters"] > figures["unet"]["unet_parameters"]
+    editor = Editor.from_pretrained(folder, device="cpu")
+    picture = Image.new("RGB", (TINY.pixels, TINY.pixels), "teal")
+    result = editor.edit(picture, "make it night", seed=1)
+    assert result.row_evaluations == STUDENT_DEFAULTS["steps"]
+    # a diffusers pipeline reads the folder too; its own pipeline knows nothing of the scales
+    StableDiffusionInstructPix2PixPipeline.from_pretrained(folder)

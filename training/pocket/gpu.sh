@@ -20,7 +20,7 @@ if ! "$python" -c "import ip2p_fast.training" 2>/dev/null; then
     "$python" -m pip install --quiet --no-deps --no-build-isolation -e .
 fi
 
-for stage in data vae clip latents unet decoder reader captions base writer; do
+for stage in data vae clip latents unet decoder reader captions base student writer; do
     [ -e "$runs/$size-$stage.done" ] && continue
     left=$((deadline - $(date +%s) - 20))
     if [ "$left" -lt 20 ]; then break; fi
@@ -36,7 +36,7 @@ for stage in data vae clip latents unet decoder reader captions base writer; do
 done
 
 # what there is so far goes out, in parts small enough for any transfer; links to parts of another model do not
-for folder in "$model" "$model-base" "$model-writer"; do
+for folder in "$model" "$model-base" "$model-student" "$model-writer"; do
     [ -d "$folder" ] || continue
     (cd "$folder" && find . -type f) | while read -r file; do
         to=$out/$(basename "$folder")/$file

@@ -13,10 +13,14 @@ from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncest
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from ip2p_fast.unet_config import CONDITIONED_ON, SCALES
+
 from .sizes import Size
 from .tokenizer import save_tokenizer
 from .unet import SCHEDULER
 
+STUDENT_DEFAULTS: dict[str, Any] = {"steps": 4, "sampler": "lcm"}
+"""How the one-row student edits best."""
 _INDEX: dict[str, Any] = {
     "_class_name": "StableDiffusionInstructPix2PixPipeline",
     "feature_extractor": [None, None],
@@ -86,6 +90,31 @@ def publish_index(size: Size, folder: Path) -> None:
     _write(folder / "defaults.json", defaults)
 
 
+def student_folder(model: Path) -> Path:
+    """Where the one-row student of a pocket model lies: beside it."""
+    return model.with_name(f"{model.name}-student")
+
+
+def publish_student(unet: UNet2DConditionModel, size: Size, model: Path) -> None:
+    """Writes the one-row student beside the pocket model, whose autoencoder and text encoder it links to."""
+    folder = student_folder(model)
+    publish_unet(unet, folder)
+    config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    _write(folder / "unet" / "config.json", config | {CONDITIONED_ON: SCALES})
+    _link_to(model, folder)
+    publish_index(size, folder)
+    defaults = json.loads((folder / "defaults.json").read_text(encoding="utf-8"))
+    _write(folder / "defaults.json", defaults | STUDENT_DEFAULTS)
+
+
+def _link_to(model: Path, folder: Path) -> None:
+    """Gives the folder the model's autoencoder, text encoder and tokenizer."""
+    for part in ("vae", "text_encoder", "tokenizer"):
+        link = folder / part
+        if not link.is_symlink():
+            link.symlink_to(Path("..") / model.name / part, target_is_directory=True)
+
+
 def base_folder(model: Path) -> Path:
     """Where the text-to-image model of a pocket model lies: beside it."""
     return model.with_name(f"{model.name}-base")
@@ -95,10 +124,7 @@ def publish_base(unet: UNet2DConditionModel, size: Size, model: Path) -> None:
     """Writes the text-to-image model beside the pocket model, whose autoencoder and text encoder it links to."""
     folder = base_folder(model)
     publish_unet(unet, folder)
-    for part in ("vae", "text_encoder", "tokenizer"):
-        link = folder / part
-        if not link.is_symlink():
-            link.symlink_to(Path("..") / model.name / part, target_is_directory=True)
+    _link_to(model, folder)
     index = _INDEX | {"_class_name": "StableDiffusionPipeline"}
     _write(folder / "model_index.json", index)
     EulerAncestralDiscreteScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")

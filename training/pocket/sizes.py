@@ -46,6 +46,7 @@ class Size:
     unet: Stage
     decoder: Stage
     base: Stage
+    student: Stage
     writer: Stage
     writer_width: int = 192
     writer_layers: int = 5
@@ -81,6 +82,7 @@ SIZES = {
             unet=Stage(steps=10_000, batch=64, learning_rate=1.2e-3, warmup=200, muon=True),
             decoder=Stage(steps=3_000, batch=16, learning_rate=5e-4),
             base=Stage(steps=10_000, batch=64, learning_rate=1.2e-3, warmup=200, muon=True),
+            student=Stage(steps=4_000, batch=32, learning_rate=3e-4, ema=0.998),
             writer=_WRITER,
         ),
         Size(
@@ -98,6 +100,7 @@ SIZES = {
             unet=Stage(steps=20_000, batch=128, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
             decoder=Stage(steps=4_000, batch=64, learning_rate=5e-4),
             base=Stage(steps=20_000, batch=128, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
+            student=Stage(steps=4_000, batch=64, learning_rate=3e-4, ema=0.998),
             writer=_WRITER,
         ),
         Size(
@@ -115,6 +118,7 @@ SIZES = {
             unet=Stage(steps=20_000, batch=64, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
             decoder=Stage(steps=4_000, batch=64, learning_rate=5e-4),
             base=Stage(steps=20_000, batch=64, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
+            student=Stage(steps=4_000, batch=64, learning_rate=3e-4, ema=0.998),
             writer=_WRITER,
         ),
         # no model: every command and test in seconds
@@ -133,6 +137,7 @@ SIZES = {
             unet=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
             decoder=Stage(steps=6, batch=4, learning_rate=5e-4, warmup=2),
             base=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
+            student=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
             writer=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
             writer_width=32,
             writer_layers=1,

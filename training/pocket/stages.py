@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPModel, CLIPTokenizer
 
 from ip2p_fast.errors import BadInput
@@ -19,16 +20,25 @@ from .data import Pairs, load_pairs, render_pairs
 from .figures import clip_figures, reader_figures, vae_figures
 from .loop import Run
 from .parallel import join, rank, world
-from .publish import publish_base, publish_clip, publish_index, publish_unet, publish_vae, text_tower
+from .publish import (
+    publish_base,
+    publish_clip,
+    publish_index,
+    publish_student,
+    publish_unet,
+    publish_vae,
+    text_tower,
+)
 from .reader import load_reader, save_reader, train_reader
 from .sizes import Size
+from .student import train_student
 from .tokenizer import build_tokenizer
 from .unet import Latents, prepare_latents, train_unet
 from .vae import train_decoder, train_vae
 from .writer import train_writer
 
-STAGES = ("data", "vae", "clip", "latents", "unet", "decoder", "reader", "captions", "base", "writer")
-_PARALLEL = ("vae", "unet", "decoder", "reader", "base")
+STAGES = ("data", "vae", "clip", "latents", "unet", "decoder", "reader", "captions", "base", "student", "writer")
+_PARALLEL = ("vae", "unet", "decoder", "reader", "base", "student")
 HELD_OUT = 1024
 """Held-out pairs rendered for the figures of the stages."""
 
@@ -74,7 +84,7 @@ def train_stage(stage: str, work: Work) -> dict[str, float]:
     Raises:
         BadInput: an unknown stage, or one whose predecessors have not been run.
     """
-    functions = (_data, _vae, _clip, _latents, _unet, _decoder, _reader, _captions, _base, _writer)
+    functions = (_data, _vae, _clip, _latents, _unet, _decoder, _reader, _captions, _base, _student, _writer)
     stages = dict(zip(STAGES, functions, strict=True))
     if stage not in stages:
         raise BadInput(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")
@@ -179,6 +189,14 @@ def _base(work: Work) -> dict[str, float]:
     if rank() == 0:
         publish_base(unet, work.size, work.model)
     return {"base_parameters": float(sum(p.numel() for p in unet.parameters()))}
+
+
+def _student(work: Work) -> dict[str, float]:
+    teacher = _component(work.model, "unet", UNet2DConditionModel, work.device)
+    student = train_student(work.size, teacher, _load_latents(work), work.run("student"))
+    if rank() == 0:
+        publish_student(student, work.size, work.model)
+    return {"student_parameters": float(sum(p.numel() for p in student.parameters()))}
 
 
 def _writer(work: Work) -> dict[str, float]:
