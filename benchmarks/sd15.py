@@ -18,10 +18,12 @@ from .ceilings import unet_gflop
 from .comparisons import share_of_ceiling, speedup
 from .exported import export, write_samples
 from .guided_steps import Case, DiffusersStep, exported_step, our_step
+from .memory import peak_memory_gb
 from .peers.openvino_unet import OpenVinoUNet
 from .random_model import SD15, TINY, Shape, random_pipeline, save_random_model
 from .results import Row
 from .timing import Timing, Work, interleave, ratio
+from .whole_edits import Settings, our_editor
 
 _ROUNDS = 11
 _ROWS = 3
@@ -56,6 +58,7 @@ def measure(bench: Bench) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         bench.watching("exporting a model of SD1.5's size, with int8")
         bundle = _bundle(shape, latents, Path(folder))
+        memory = _memory(bundle, 8 * latents if bench.quick else 512)
         bench.watching("loading, converting, compiling")
         contenders, case, pipe = _contenders(shape, latents, bundle)
         watch = bench.watching("guided step, SD1.5 size")
@@ -72,6 +75,7 @@ def measure(bench: Bench) -> list[Row]:
     return [
         *_against_peers(timings, best, str(auto).removeprefix("torch.")),
         *fewer,
+        memory,
         *share_of_ceiling("cpu.sd15.step", timings[best], gflop, cpu, auto, bench.quick),
         *share_of_ceiling("cpu.sd15.int8_step", timings["int8"], gflop, cpu, auto, bench.quick),
     ]
@@ -85,6 +89,12 @@ def _bundle(shape: Shape, latents: int, folder: Path) -> Path:
     (model / "defaults.json").write_text(json.dumps({"steps": 4}))
     export(str(model), folder / "bundle", write_samples(folder))
     return folder / "bundle"
+
+
+def _memory(bundle: Path, pixels: int) -> Row:
+    gb = peak_memory_gb(our_editor, bundle, Settings(size=pixels, steps=2, backend="openvino"), "bfloat16")
+    what = f"peak memory of a {pixels}x{pixels} edit, SD1.5 size, bfloat16 on a CPU (openvino), loading included"
+    return Row("cpu.sd15.edit_512.peak_memory.openvino", gb, "GB", "lower", None, {"what": what})
 
 
 def _contenders(shape: Shape, latents: int, bundle: Path) -> tuple[dict[str, Work], Case, Any]:

@@ -1,4 +1,4 @@
-"""`ip2p-fast export`: a model in, a bundle out."""
+"""`ip2p-fast export`: a model in, a bundle out; engines and a model repository of a bundle."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ip2p_fast.errors import BadInput
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+class _ModelByDefault(TyperGroup):
+    """`export MODEL` is `export model MODEL`: a model needs no word before it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = args and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if known else ["model", *args])
 
 
-@app.command()
+app = typer.Typer(cls=_ModelByDefault, add_completion=False, rich_markup_mode=None)
+
+
+@app.callback()
+def _export() -> None:
+    """Make a bundle of a model, `export MODEL -o BUNDLE`, or of a bundle what some servers and GPUs want."""
+
+
+@app.command("model")
 def export(
     model: Annotated[str, typer.Argument(help="pocket, a hub id, a folder or a single file.", show_default=False)],
     out: Annotated[
@@ -66,6 +81,55 @@ def export(
             f"int8: {quality['psnr_db']:.1f} dB to float32 over {quality['edits']} edits of {quality['steps']} steps, "
             f"{quality['lowest_psnr_db']:.1f} dB at worst"
         )
+
+
+@app.command("engines")
+def engines(
+    bundle: Annotated[
+        Path, typer.Argument(help="An exported bundle; its folder gets the engines.", show_default=False)
+    ],
+    gpu: Annotated[str, typer.Option(help="The architecture to build for, as sm89.", show_default=False)],
+    max_edits: Annotated[int, typer.Option(help="Most edits in one step.")] = 4,
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="Smallest, usual and largest side in pixels, as 256,512,768.", show_default="by the model's"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object about the engines.")] = False,
+) -> None:
+    """Build TensorRT engines of a bundle; TensorRT-RTX builds where there is no GPU."""
+    from ip2p_fast.backends.tensorrt_engine import FACTS, Limits, build_engines
+    from ip2p_fast.bundle import read_bundle
+
+    read = read_bundle(bundle)
+    limits = Limits.of(read, max_edits, None if sizes is None else _three(sizes))
+    with _progress() as watch:
+        folder = build_engines(read, gpu, limits, watch)
+    if as_json:
+        print(json.dumps({"out": str(folder), **json.loads((folder / FACTS).read_text(encoding="utf-8"))}))
+    else:
+        print(folder)
+
+
+@app.command("model-repository")
+def model_repository(
+    bundle: Annotated[Path, typer.Argument(help="An exported bundle.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The repository; it must not exist.", show_default=False)],
+    name: Annotated[str, typer.Option(help="Of the model in the server.")] = "ip2p_edit",
+    max_batch: Annotated[int, typer.Option(help="Most edits that the server puts together.")] = 8,
+    queue_delay_ms: Annotated[float, typer.Option(help="How long it may wait for more of them.")] = 5.0,
+) -> None:
+    """Write a model repository for NVIDIA's Triton Inference Server."""
+    from .model_repository import write_repository
+
+    print(write_repository(bundle, out, name, max_batch, queue_delay_ms))
+
+
+def _three(sizes: str) -> tuple[int, int, int]:
+    try:
+        smallest, size, largest = (int(part) for part in sizes.split(","))
+    except ValueError:
+        raise BadInput(f"--sizes is {sizes!r}: three numbers with commas are needed, as 256,512,768") from None
+    return smallest, size, largest
 
 
 @contextmanager

@@ -133,7 +133,10 @@ class GuidedStep(nn.Module):
         layers = self.unet.text_keys_values(contexts.to(self.unet.dtype))
         text = [(keys[context], values[context]) for keys, values in layers]
         predictions = self.unet(rows, timesteps[edit], text, scales=scales).to(x.dtype)
-        guided = torch.zeros_like(x).index_add(0, edit, _times(weight.view(-1, 1, 1, 1), predictions))  # [B, C, h, w]
+        # no scattering with a sum, which TensorRT lacks: a row that is another edit's, or of weight 0, counts as zeros
+        own = edit == torch.arange(x.shape[0], device=x.device)[:, None]  # [B, R]
+        counts = (own & (weight != 0))[:, :, None, None, None]
+        guided = torch.where(counts, weight.view(-1, 1, 1, 1) * predictions, 0.0).sum(1)  # [B, C, h, w]
         a, b0, b1, b2, c, p, q = coefficients.view(-1, 7, 1, 1, 1).unbind(1)  # each [B, 1, 1, 1]
         earlier, before_that = history.unbind(1)
         clean = _times(p, x) + _times(q, guided)
@@ -160,7 +163,7 @@ class VaeEncoder(nn.Module):
         self.vae, self.dtype = vae, dtype
 
     def forward(self, pixels: Tensor) -> Tensor:
-        scaled = pixels.permute(0, 3, 1, 2).to(self.dtype) / 127.5 - 1.0  # [B, 3, H, W]
+        scaled = pixels.to(self.dtype).permute(0, 3, 1, 2) / 127.5 - 1.0  # [B, 3, H, W]
         return self.vae.encode(scaled).latent_dist.mode().float()
 
 
@@ -175,7 +178,8 @@ class VaeDecoder(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         scaled = (latents / self.scaling_factor).to(self.dtype)
         pixels = self.vae.decode(scaled, return_dict=False)[0].float()
-        return (pixels * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        # bytes at the very end: TensorRT has them as inputs and outputs alone
+        return (pixels * 127.5 + 127.5).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
 
 
 class GatedHalves(nn.Module):

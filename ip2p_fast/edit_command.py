@@ -49,7 +49,9 @@ def edit(
     negative: Annotated[str, typer.Option(help="What to avoid.")] = "",
     mask: Annotated[Path | None, typer.Option(help="A picture, white where the input may change.")] = None,
     num_images: Annotated[int, typer.Option(help="Images for each input, at seeds that follow each other.")] = 1,
-    backend: Annotated[str, typer.Option(help="auto, torch, or onnx or openvino for exported graphs.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, torch, or for exported graphs onnx, openvino or tensorrt.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     max_rows: Annotated[

@@ -76,7 +76,9 @@ def test_an_explicit_backend_that_is_not_installed_names_its_extra(tiny_bundle, 
 
 
 def test_an_unknown_backend_is_refused(tiny_bundle):
-    with pytest.raises(BadInput, match="unknown backend 'abacus': choose auto or one of torch, onnx, openvino"):
+    with pytest.raises(
+        BadInput, match="unknown backend 'abacus': choose auto or one of torch, onnx, openvino, tensorrt"
+    ):
         Editor.from_pretrained(tiny_bundle, backend="abacus")
 
 

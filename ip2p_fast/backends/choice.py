@@ -17,7 +17,12 @@ from ..tokenizer import Tokenizer
 from . import Backend
 
 # name -> module with `load(model, device, dtype) -> (Backend, Tokenizer)`
-BACKENDS = {"torch": ".torch_backend", "onnx": ".onnx_backend", "openvino": ".openvino_backend"}
+BACKENDS = {
+    "torch": ".torch_backend",
+    "onnx": ".onnx_backend",
+    "openvino": ".openvino_backend",
+    "tensorrt": ".tensorrt_backend",
+}
 _ONLY_TORCH = ("float16",)  # what OpenVINO does not compute in on a CPU
 
 
@@ -56,7 +61,8 @@ def _load(name: str, model: Any, device: str = "auto", dtype: str = "auto") -> t
 def fastest(device: str, dtype: str, has_weights: bool) -> str:
     """Of the installed backends that can run an exported bundle, the one that was measured fastest.
 
-    On a CPU that is openvino, then torch, then onnx (docs/benchmarks.md); on a GPU torch, then onnx.
+    On a CPU that is openvino, then torch, then onnx (docs/benchmarks.md); on a GPU torch, then onnx. tensorrt has not
+    been measured.
 
     Args:
         has_weights: the folder is a model's own, in which PyTorch can run too.
