@@ -103,7 +103,7 @@ def read_bundle(folder: str | Path) -> Bundle:
     folder = Path(folder).expanduser()
     bundle = parse(folder, read_json(folder / MANIFEST))
     for name, facts in bundle.files.items():
-        check_file(folder / name, facts)
+        _check_file(folder / name, facts)
     return bundle
 
 
@@ -175,8 +175,7 @@ def _graph(content: Mapping[str, Any]) -> Graph:
     return Graph(content["file"], tuple(content["weights"]), inputs, outputs)
 
 
-def check_file(path: Path, facts: FileFacts) -> None:
-    """Raises ModelError unless the file is there and is, by size and then by SHA-256, the one that was written."""
+def _check_file(path: Path, facts: FileFacts) -> None:
     try:
         size = path.stat().st_size
     except OSError:

@@ -1,7 +1,7 @@
 """The TensorRT backend: an exported bundle edits on an NVIDIA GPU by engines, with no PyTorch installed.
 
 What stays the same from step to step (texts, image latents, rows) is sent to the GPU once. From the second call of the
-same shapes on, an engine is one launch of a CUDA graph.
+same shapes on, an engine is one launch of a CUDA graph. No engine has been run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle import Bundle, Graph
 from ..errors import BadInput, ModelError
 from ..tokenizer import Tokenizer
 from .bundle_backend import BundleBackend, opened
-from .cuda_memory import CudaDevice
+from .cuda_memory import CapturedWork, CudaDevice, DeviceMemory
 from .tensorrt_engine import Limits, build_engines, read_engines
-from .tensorrt_library import KIND, VERSION, Log, trt
+from .tensorrt_library import KIND, LOG, RTX, VERSION, trt
 
 # Sets of shapes, over all graphs, whose memory on the GPU is kept.
 SHAPES_KEPT = 16
@@ -37,7 +37,8 @@ def load(model: Any, device: str = "auto", dtype: str = "auto") -> tuple[BundleB
         dtype: auto, or the one that the bundle was exported with.
 
     Raises:
-        BadInput: the device is unknown or not there. ModelError: what is wrong with the bundle or its engines.
+        BadInput: the device is unknown, not there, or none that engines can be built for; or it has too little memory.
+        ModelError: what is wrong with the bundle or its engines.
     """
     gpu = CudaDevice(_index(device))  # a GPU that is absent is told before gigabytes are read
     bundle, tokenizer = opened(model, dtype)
@@ -55,83 +56,100 @@ def load(model: Any, device: str = "auto", dtype: str = "auto") -> tuple[BundleB
 
 
 class TensorRtRunner:
-    """engines: an engine of each graph, as the library's ICudaEngine. gpu: a CudaDevice."""
+    """engines: an engine of each graph, as the library's ICudaEngine.
+
+    They run one after the other, so that all work in the same memory; it is what the largest shapes need, taken at
+    once.
+    """
 
     name = "tensorrt"
 
-    def __init__(self, bundle: Bundle, engines: Mapping[str, Any], limits: Limits, gpu: Any) -> None:
+    def __init__(self, bundle: Bundle, engines: Mapping[str, Any], limits: Limits, gpu: CudaDevice) -> None:
         self.device, self.dtype = f"cuda:{gpu.index}", bundle.dtype
         self._bundle, self._engines, self._limits, self._gpu = bundle, engines, limits, gpu
+        self._working = DeviceMemory(max(1, *(engine.device_memory_size_v2 for engine in engines.values())))
         self._calls: OrderedDict[Any, _Call] = OrderedDict()
+        self._latest: dict[str, Any] = {}
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        """As Runner's. Raises BadInput for shapes that the engines do not take."""
+        self._gpu.use()  # the calling thread may be another than the last
         key = (graph, tuple(value.shape for value in inputs.values()))
         if key not in self._calls:
-            specs = self._bundle.graphs[graph].inputs
-            for name, value in inputs.items():
-                self._limits.require(graph, name, specs[name], value.shape, self._bundle.vae_scale)
-            self._calls[key] = _Call(self._engines[graph], inputs, list(self._bundle.graphs[graph].outputs), self._gpu)
+            self._limits.require(self._bundle, graph, inputs)
+            self._calls[key] = _Call(self._engines[graph], self._bundle.graphs[graph], inputs, self._working, self._gpu)
             while len(self._calls) > SHAPES_KEPT:
-                self._calls.popitem(last=False)[1].free()
+                self._calls.popitem(last=False)
         self._calls.move_to_end(key)
+        if self._latest.get(graph) != key:
+            self._calls[key].forget()  # an array may have changed since it was sent here
+        self._latest[graph] = key
         return self._calls[key].run(inputs)
 
 
 class _Call:
-    """One engine at one set of shapes, with its memory on the GPU."""
+    """One engine at one set of shapes, with its inputs and outputs on the GPU."""
 
-    def __init__(self, engine: Any, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], gpu: Any) -> None:
+    def __init__(
+        self, engine: Any, graph: Graph, inputs: Mapping[str, np.ndarray], working: DeviceMemory, gpu: CudaDevice
+    ) -> None:
         self._gpu, self._context = gpu, _context(engine)
+        self._context.set_device_memory(working.pointer, working.nbytes)
         for name, value in inputs.items():
             self._context.set_input_shape(name, value.shape)
-        self._inputs = {name: gpu.empty(value.shape, value.dtype.name) for name, value in inputs.items()}
-        self._outputs = {}
-        for name in outputs:
-            dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name
-            self._outputs[name] = gpu.empty(tuple(self._context.get_tensor_shape(name)), dtype)
-        for name, memory in {**self._inputs, **self._outputs}.items():
-            self._context.set_tensor_address(name, memory.pointer)
+        self._inputs = {name: gpu.empty(value.shape, graph.inputs[name].dtype) for name, value in inputs.items()}
+        self._outputs = {
+            name: gpu.empty(tuple(self._context.get_tensor_shape(name)), spec.dtype)
+            for name, spec in graph.outputs.items()
+        }
+        for name, array in {**self._inputs, **self._outputs}.items():
+            self._context.set_tensor_address(name, array.pointer)
         self._sent: dict[str, np.ndarray] = {}
-        self._runs, self._graph = 0, None
+        self._has_run = False
+        self._captured: CapturedWork | None = None
+
+    def forget(self) -> None:
+        """Sends every input in the next run."""
+        self._sent.clear()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         for name, array in inputs.items():
             if self._sent.get(name) is not array:
                 self._inputs[name].send(array)
                 self._sent[name] = array
-        self._runs += 1
-        if self._runs == 1 or KIND == "tensorrt_rtx":  # which keeps a graph of its own
+        if not self._has_run or KIND == RTX:  # which keeps a graph of its own
             self._enqueue()
         else:
-            if self._graph is None:
-                self._graph = self._gpu.capture(self._enqueue)
-            self._gpu.launch(self._graph)
-        fetched = [memory.fetch() for memory in self._outputs.values()]
+            if self._captured is None:
+                self._captured = self._gpu.capture(self._enqueue)
+            self._captured.launch()
+        self._has_run = True
+        fetched = [array.fetch() for array in self._outputs.values()]
         self._gpu.synchronize()
         return [array.copy() for array in fetched]
 
-    def free(self) -> None:
-        for memory in (*self._inputs.values(), *self._outputs.values()):
-            memory.free()
-
     def _enqueue(self) -> None:
+        LOG.clear()
         if not self._context.execute_async_v3(self._gpu.stream):
-            raise RuntimeError(f"{KIND} {VERSION} could not run an engine")
+            raise RuntimeError(f"{KIND} {VERSION} could not run an engine: {LOG.first()}")
 
 
 def _context(engine: Any) -> Any:
-    if not hasattr(trt, "CudaGraphStrategy"):
-        return engine.create_execution_context()
+    """An execution context that is given the memory it works in."""
+    given = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if KIND != RTX:
+        return engine.create_execution_context(given)
     config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(given)
     config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     return engine.create_execution_context(config)
 
 
 def _read(path: Path) -> Any:
-    log = Log()
-    engine = trt.Runtime(log).deserialize_cuda_engine(path.read_bytes())
+    LOG.clear()
+    engine = trt.Runtime(LOG).deserialize_cuda_engine(path.read_bytes())
     if engine is None:
-        raise ModelError(f"{path} cannot be loaded by {KIND} {VERSION} here: {log.last()}")
+        raise ModelError(f"{path} cannot be loaded by {KIND} {VERSION} here: {LOG.first()}")
     return engine
 
 

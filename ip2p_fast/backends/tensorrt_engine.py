@@ -1,35 +1,42 @@
 """TensorRT engines of a bundle: how they are built, kept and found again.
 
 An engine is for one GPU architecture, one version of the library, one bundle and a range of shapes. All of that is in
-the engines.json beside the engines, and checked before one is loaded. TensorRT-RTX builds without a GPU, for any.
+the engines.json beside the engines, and checked before one is loaded. TensorRT-RTX builds without a GPU, for any;
+TensorRT for the GPU that is there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle import MANIFEST, Bundle, FileFacts, TensorSpec, check_file
+import numpy as np
+
+from ..bundle import MANIFEST, Bundle, FileFacts
 from ..errors import BadInput, ModelError
 from ..model_files import read_json
 from ..whole import sha256_of, whole
-from .tensorrt_library import KIND, VERSION, Log, trt
+from .cuda_memory import CudaDevice
+from .tensorrt_library import KIND, LOG, RTX, VERSION, trt
 
 FOLDER = "tensorrt"
 """In the bundle's own; a folder for each GPU and version in it."""
 FACTS = "engines.json"
 SCHEMA = 1
 Shape = tuple[int, ...]
+Range = tuple[int, int, int]
+"""Lowest, usual and highest."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """The shapes that engines take; they are fastest at `size`.
 
-    edits     most edits in one step; three rows and two texts each
+    edits     most edits in one step; three rows and two texts each, or one of both if the model is distilled
     smallest  size, largest   sides of pictures in pixels
     """
 
@@ -58,37 +65,46 @@ class Limits:
                 raise BadInput(f"size {side} is no multiple of {multiple}, which the model's pictures are")
         return cls(edits, smallest, size, largest)
 
-    def range_of(self, side: str, vae_scale: int) -> tuple[int, int, int]:
-        """Lowest, usual and highest value of a varying side of a graph."""
+    def ranges(self, bundle: Bundle, graph: str) -> dict[str, Range]:
+        """Of every varying side of a graph's inputs.
+
+        The encoders and the decoder take one picture or text at a time, as the loop gives them, so that the memory they
+        work in is one picture's.
+        """
+        edits = self.edits if graph == "guided_step" else 1
+        rows, texts = (1, 1) if bundle.distilled else (3, 2)
         pixels = (self.smallest, self.size, self.largest)
-        ranges = {
-            "B": (1, 1, self.edits),
-            "R": (1, 3, 3 * self.edits),
-            "C": (1, 2, 2 * self.edits),
-            "N": (1, 1, 2 * self.edits),
+        latents = (self.smallest // bundle.vae_scale, self.size // bundle.vae_scale, self.largest // bundle.vae_scale)
+        return {
+            "B": (1, 1, edits),
+            "R": (1, rows, rows * edits),
+            "C": (1, texts, texts * edits),
+            "N": (1, 1, edits),
             "H": pixels,
             "W": pixels,
-            "h": tuple(side // vae_scale for side in pixels),
-            "w": tuple(side // vae_scale for side in pixels),
+            "h": latents,
+            "w": latents,
         }
-        low, usual, high = ranges[side]
-        return low, usual, high
 
-    def shapes(self, spec: TensorSpec, vae_scale: int) -> tuple[Shape, Shape, Shape]:
-        """Lowest, usual and highest shape of an input."""
-        sides = [self.range_of(s, vae_scale) if isinstance(s, str) else (s, s, s) for s in spec.shape]
-        low, usual, high = zip(*sides, strict=True)
-        return tuple(low), tuple(usual), tuple(high)
+    def shapes(self, bundle: Bundle, graph: str) -> dict[str, tuple[Shape, ...]]:
+        """Lowest, usual and highest shape of every input of a graph."""
+        ranges = self.ranges(bundle, graph)
+        return {
+            name: tuple(tuple(ranges[s][i] if isinstance(s, str) else s for s in spec.shape) for i in range(3))
+            for name, spec in bundle.graphs[graph].inputs.items()
+        }
 
-    def require(self, graph: str, name: str, spec: TensorSpec, shape: Shape, vae_scale: int) -> None:
+    def require(self, bundle: Bundle, graph: str, inputs: Mapping[str, np.ndarray]) -> None:
         """Raises BadInput, naming the side and its range, for a shape that the engines do not take."""
-        for side, value in zip(spec.shape, shape, strict=True):
-            low, _, high = self.range_of(side, vae_scale) if isinstance(side, str) else (side, side, side)
-            if not low <= value <= high:
-                raise BadInput(
-                    f"{graph}: {side} of {name} is {value}, and its engine takes {low} to {high}: edit fewer at once "
-                    "(max_rows), another size, or build engines of other limits with ip2p-fast export engines"
-                )
+        ranges = self.ranges(bundle, graph)
+        for name, spec in bundle.graphs[graph].inputs.items():
+            for side, value in zip(spec.shape, inputs[name].shape, strict=True):
+                low, _, high = ranges[side] if isinstance(side, str) else (side, side, side)
+                if not low <= value <= high:
+                    raise BadInput(
+                        f"{graph}: {side} of {name} is {value}, and its engine takes {low} to {high}: edit fewer at "
+                        "once, another size, or build engines of other limits with ip2p-fast export engines"
+                    )
 
 
 def engines_folder(bundle: Bundle, gpu: str) -> Path:
@@ -109,16 +125,16 @@ def build_engines(
         watch: told what is built, how many graphs are done, and of how many.
 
     Raises:
-        BadInput: an unknown GPU, or a folder that cannot be written. ModelError: a graph that cannot be built, naming
-        the operation that is not supported and its place.
+        BadInput: a GPU that cannot be built for here, engines that are there already, or a folder that cannot be
+        written. ModelError: a graph that cannot be built, naming the operation that is not supported and its place.
     """
+    _require_buildable(gpu)
     folder = engines_folder(bundle, gpu)
-    try:
-        folder.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise BadInput(
-            f"cannot write {folder.parent}: {error.strerror}; copy the bundle to a place of your own"
-        ) from error
+    if folder.exists():
+        raise BadInput(f"there are engines in {folder} already: remove it to build others in their place")
+    nearest = folder.parent if folder.parent.exists() else bundle.folder
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):  # before minutes are spent
+        raise BadInput(f"engines cannot be written to {folder.parent}: copy the bundle to a place of your own")
     with whole(folder) as partial:
         partial.mkdir()
         for done, name in enumerate(bundle.graphs):
@@ -133,22 +149,23 @@ def build_engines(
 
 def build_engine(bundle: Bundle, name: str, gpu: str, limits: Limits) -> memoryview:
     """One engine, serialised. Types are those of the graph, no other precision is chosen for it."""
-    log = Log()
-    builder = trt.Builder(log)
+    LOG.clear()
+    builder = trt.Builder(LOG)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    _parse(network, log, bundle.folder / bundle.graphs[name].file)
+    parser = _parsed(network, bundle.folder / bundle.graphs[name].file)
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is float32, as in every other backend
-    if KIND == "tensorrt_rtx":
+    if KIND == RTX:
         config.num_compute_capabilities = 1
-        config.set_compute_capability(_capability(gpu), 0)
+        config.set_compute_capability(trt.ComputeCapability.__members__[gpu.upper()], 0)
     profile = builder.create_optimization_profile()
-    for tensor, spec in bundle.graphs[name].inputs.items():
-        profile.set_shape(tensor, *limits.shapes(spec, bundle.vae_scale))
+    for tensor, shapes in limits.shapes(bundle, name).items():
+        profile.set_shape(tensor, *shapes)
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
+    del parser  # not before: the network's weights are the parser's
     if engine is None:
-        raise ModelError(f"{name} cannot be built for {gpu}: {log.last()}")
+        raise ModelError(f"{name} cannot be built for {gpu}: {LOG.first()}")
     return memoryview(engine)
 
 
@@ -175,23 +192,34 @@ def read_engines(bundle: Bundle, gpu: str) -> tuple[Limits, Mapping[str, Path]] 
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder / FACTS} is damaged: {error}") from None
     for name, file in files.items():
-        check_file(folder / f"{name}.engine", file)
+        path = folder / f"{name}.engine"
+        if not path.is_file() or FileFacts(path.stat().st_size, sha256_of(path)) != file:
+            raise ModelError(
+                f"{path} is not the engine that was built, it is absent, truncated or changed: remove the folder, and "
+                "its engines are built again"
+            )
     return limits, {name: folder / f"{name}.engine" for name in files}
 
 
-def _parse(network: Any, log: Log, path: Path) -> None:
-    parser = trt.OnnxParser(network, log)
+def _parsed(network: Any, path: Path) -> Any:
+    """Reads an ONNX file into the network; returns the parser, in whose memory its weights are."""
+    parser = trt.OnnxParser(network, LOG)
     if parser.parse_from_file(str(path)):
-        return
+        return parser
     if not parser.num_errors:
-        raise ModelError(f"{path} cannot be parsed: {log.last()}")
+        raise ModelError(f"{path} cannot be parsed: {LOG.first()}")
     error = parser.get_error(0)
     place = f"{error.node_operator()} (node {error.node_name()})" if error.node_name() else "the file itself"
     raise ModelError(f"{path}: {KIND} {VERSION} cannot take {place}: {' '.join(error.desc().split())[:200]}")
 
 
-def _capability(gpu: str) -> Any:
-    known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
-    if gpu.upper() not in known:
-        raise BadInput(f"unknown GPU {gpu!r}: {KIND} {VERSION} builds for {', '.join(name.lower() for name in known)}")
-    return trt.ComputeCapability.__members__[gpu.upper()]
+def _require_buildable(gpu: str) -> None:
+    if KIND == RTX:
+        known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+        if gpu not in known:
+            raise BadInput(f"unknown GPU {gpu!r}: {KIND} {VERSION} builds for {', '.join(known)}")
+    elif (here := CudaDevice().architecture) != gpu:
+        raise BadInput(
+            f"{KIND} {VERSION} builds for the GPU that is there, {here}, not for {gpu!r}: build on a machine with that "
+            "GPU, or with TensorRT-RTX"
+        )

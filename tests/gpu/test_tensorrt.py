@@ -37,6 +37,20 @@ def test_any_mix_of_edits_is_the_torch_backends(editor, tiny_model, requests):
         assert np.linalg.norm(ours.latents - theirs.latents) <= 1e-3 * np.linalg.norm(theirs.latents)
 
 
+def test_the_engines_take_the_shapes_that_they_were_built_for(editor):
+    runner = editor.backend._runner
+    for graph, engine in runner._engines.items():
+        for name, shapes in runner._limits.shapes(runner._bundle, graph).items():
+            assert [tuple(shape) for shape in engine.get_tensor_profile_shape(name, 0)] == list(shapes)
+
+
+def test_shapes_that_take_turns_in_one_working_memory_keep_their_results(editor, requests):
+    alone = [editor.edit_many([request])[0].latents for request in requests]
+    for _ in range(2):
+        for together, one in zip(editor.edit_many(requests[::2]), alone[::2], strict=True):
+            np.testing.assert_allclose(together.latents, one, rtol=1e-4, atol=1e-4)
+
+
 def test_the_same_edit_again_is_the_same_bits(editor, requests):
     one, again = (editor.edit_many(requests[:1])[0].latents for _ in range(2))
     np.testing.assert_array_equal(one, again)
