@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from transformers.models.clip.modeling_clip import CLIPTextModel
 
 POCKET = Path(__file__).parent / "pocket"
-SHIPPED = {"pocket": POCKET, "pocket-base": POCKET.with_name("pocket-base")}
-"""Models of the package, by name: one that edits, and the text-to-image model of the same world."""
+SHIPPED = {name: POCKET.with_name(name) for name in ("pocket", "pocket-student", "pocket-base")}
+"""Models of the package, by name: one that edits, its one-row student, the text-to-image model of the same world."""
 EDIT_CHANNELS = 8
 """Input channels of InstructPix2Pix's UNet: 4 of the noisy latents and 4 of the input picture's."""
 TEXT_TO_IMAGE_CHANNELS = 4
