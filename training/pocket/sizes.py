@@ -23,13 +23,28 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class PaperData:
+    """Pairs by the paper's route: how many captions are written to, and how many pairs are kept.
+
+    samples: drawn of a triplet, each in so many steps, and how many of them are kept at most.
+    """
+
+    captions: int
+    pairs: int
+    samples: int = 4
+    most: int = 2
+    steps: int = 20
+
+
+@dataclass(frozen=True)
 class Size:
     """One row: picture side in pixels, pairs to render, the networks' widths from fine to coarse, and their training.
 
     The autoencoder halves the side once less than it has widths. `unet_attention` says at which levels the UNet attends
     to the text (and to itself). The guidance scales are those that suited the trained models best; the text-to-image
     model's is a range, from which each pair of pictures draws its own. The writer is a GPT-2 of `writer_layers` blocks,
-    finetuned for more epochs than the paper's one, as it has read so little.
+    finetuned for more epochs than the paper's one, as it has read so little. `paper` is the training by the paper's
+    route, `ablation` that of each model of figure 10.
     """
 
     name: str
@@ -47,7 +62,11 @@ class Size:
     decoder: Stage
     base: Stage
     student: Stage
+    few: Stage
     writer: Stage
+    paper_data: PaperData
+    paper: Stage
+    ablation: Stage
     writer_width: int = 192
     writer_layers: int = 5
     writer_epochs: float = 12.0
@@ -83,7 +102,11 @@ SIZES = {
             decoder=Stage(steps=3_000, batch=16, learning_rate=5e-4),
             base=Stage(steps=10_000, batch=64, learning_rate=1.2e-3, warmup=200, muon=True),
             student=Stage(steps=4_000, batch=32, learning_rate=3e-4, ema=0.998),
+            few=Stage(steps=600, batch=32, learning_rate=2e-4, warmup=20, ema=0.98),
             writer=_WRITER,
+            paper_data=PaperData(captions=3_000, pairs=3_000),
+            paper=Stage(steps=3_000, batch=32, learning_rate=6e-4, muon=True),
+            ablation=Stage(steps=1_000, batch=32, learning_rate=6e-4, muon=True),
         ),
         Size(
             name="gpu128",
@@ -101,7 +124,11 @@ SIZES = {
             decoder=Stage(steps=4_000, batch=64, learning_rate=5e-4),
             base=Stage(steps=20_000, batch=128, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
             student=Stage(steps=4_000, batch=64, learning_rate=3e-4, ema=0.998),
+            few=Stage(steps=2_000, batch=64, learning_rate=2e-4, ema=0.99),
             writer=_WRITER,
+            paper_data=PaperData(captions=40_000, pairs=50_000, steps=25),
+            paper=Stage(steps=20_000, batch=128, learning_rate=6e-4, muon=True),
+            ablation=Stage(steps=4_000, batch=128, learning_rate=6e-4, muon=True),
         ),
         Size(
             name="gpu256",
@@ -119,7 +146,11 @@ SIZES = {
             decoder=Stage(steps=4_000, batch=64, learning_rate=5e-4),
             base=Stage(steps=20_000, batch=64, learning_rate=1.2e-3, warmup=300, ema=0.9995, muon=True),
             student=Stage(steps=4_000, batch=64, learning_rate=3e-4, ema=0.998),
+            few=Stage(steps=2_000, batch=64, learning_rate=2e-4, ema=0.99),
             writer=_WRITER,
+            paper_data=PaperData(captions=40_000, pairs=50_000, steps=25),
+            paper=Stage(steps=20_000, batch=64, learning_rate=6e-4, muon=True),
+            ablation=Stage(steps=4_000, batch=64, learning_rate=6e-4, muon=True),
         ),
         # no model: every command and test in seconds
         Size(
@@ -138,7 +169,11 @@ SIZES = {
             decoder=Stage(steps=6, batch=4, learning_rate=5e-4, warmup=2),
             base=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
             student=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
+            few=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2),
             writer=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
+            paper_data=PaperData(captions=24, pairs=4, steps=2),
+            paper=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
+            ablation=Stage(steps=6, batch=4, learning_rate=1e-3, warmup=2, muon=True),
             writer_width=32,
             writer_layers=1,
             writer_epochs=0.1,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -44,7 +45,7 @@ class Latents:
 
     latents: float16 [N, 2, 4, h, w], the VAE's mode, not scaled. contexts: float16 [T, 77, D], the text encoder's
     output for every distinct instruction; row 0 is "". texts: int64 [N, 2, P], rows of `contexts` in P phrasings a
-    direction. scale: the VAE's scaling factor.
+    direction; [N, 1, P] for pairs that are read forwards alone. scale: the VAE's scaling factor.
     """
 
     latents: Tensor
@@ -67,6 +68,19 @@ def build_unet(size: Size, in_channels: int = 8) -> UNet2DConditionModel:
         # in this family of configs the name means the number of heads
         attention_head_dim=tuple(width // 32 for width in size.unet_widths),
     )
+
+
+def with_image_channels(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """A copy of a text-to-image UNet with four more channels in, for the picture to edit.
+
+    What they are read with is zero, so that it begins as the model that it was (InstructPix2Pix, section 3.2).
+    """
+    config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+    grown = UNet2DConditionModel(**config | {"in_channels": 8})
+    state = unet.state_dict()
+    state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, 4))  # [C, 4, 3, 3] -> [C, 8, 3, 3]
+    grown.load_state_dict(state)
+    return grown
 
 
 def prepare_latents(
@@ -133,7 +147,7 @@ def diffusion_loss(unet: UNet2DConditionModel, data: Latents, batch: int) -> Los
     def loss(rng: torch.Generator) -> Tensor:
         device = unet.device
         chosen = torch.randint(len(data.latents), (batch,), generator=rng)
-        backwards = torch.randint(2, (batch,), generator=rng)
+        backwards = torch.randint(data.texts.shape[1], (batch,), generator=rng)
         phrasing = torch.randint(data.texts.shape[2], (batch,), generator=rng)
         noise = torch.randn(batch, *data.latents.shape[2:], generator=rng)
         timesteps = draw_timesteps(batch, SCHEDULER["num_train_timesteps"], rng)

@@ -28,15 +28,15 @@ class ClipScorer:
     def __init__(self, model: str | Path = "pocket", device: str = "cpu") -> None:
         """
         Args:
-            model: "pocket", or a folder or hub id of a CLIP with its tokenizer.
+            model: "pocket", or a folder or hub id of a CLIP with its tokenizer, which may lie beside it as in a
+                pipeline's folder.
 
         Raises:
             ModelError: it is no CLIP that can be loaded, or its tokenizer does not fit its text tower.
         """
         folder = str(POCKET / "clip" if model == "pocket" else model)
-        words = str(POCKET / "tokenizer" if model == "pocket" else model)
         self.name = str(model)
-        self._clip, self._tokenizer = _load(folder, words)
+        self._clip, self._tokenizer = _load(folder, _tokenizer_of(folder))
         self._device = torch.device(device)
         # on a CPU the rounding depends on the number of threads: in float64 it does not reach a float32 cosine
         self._dtype = torch.float64 if self._device.type == "cpu" else torch.float32
@@ -110,6 +110,11 @@ def _load(folder: str, words: str) -> tuple[Any, Any]:
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the text tower {clip.config.text_config.vocab_size}"
         )
     return clip, tokenizer
+
+
+def _tokenizer_of(folder: str) -> str:
+    beside = Path(folder).parent / "tokenizer"
+    return str(beside) if not (Path(folder) / "tokenizer_config.json").exists() and beside.is_dir() else folder
 
 
 def _feed(folder: str) -> tuple[Sequence[float], Sequence[float]]:

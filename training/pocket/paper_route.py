@@ -1,0 +1,107 @@
+"""The pocket model by the paper's route: a writer, Prompt-to-Prompt pairs, CLIP's choice, training from text-to-image.
+
+Nothing of it sees a rendered picture; what it is worth, the world's own judge says (`ip2p-fast evaluate pocket`). The
+ablations of the data (InstructPix2Pix, figure 10) are the same training on parts of the same pairs, equally long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+from .paper_data import Advance, draw_paper_pairs, paper_latents, sources_of, write_scene_triplets
+from .parallel import rank, world
+from .publish import base_folder, publish_beside, text_tower
+from .sizes import Stage
+from .stages import Route, Work, load_clip, load_latents, load_unet, load_vae
+from .unet import Latents, diffusion_loss, fit, with_image_channels
+
+ABLATIONS = {"full": 1.0, "tenth": 0.1, "hundredth": 0.01, "unfiltered": 1.0}
+"""Shares of the pairs that the models of figure 10 are trained on; the last one's pairs CLIP has not chosen."""
+
+
+def trained_folder(work: Work, name: str) -> Path:
+    """Where a model of this route is published: `paper`, or one of ABLATIONS."""
+    return work.runs / f"{work.size.name}-{name}-model"
+
+
+def shares(data: Latents, unfiltered: Latents) -> Iterator[tuple[str, Latents]]:
+    """What each of ABLATIONS is trained on: the first pairs of a set, at least one."""
+    for name, share in ABLATIONS.items():
+        whole = unfiltered if name == "unfiltered" else data
+        count = max(1, round(share * len(whole.latents)))
+        yield name, Latents(whole.latents[:count], whole.contexts, whole.texts[:count], whole.scale)
+
+
+def _triplets(work: Work) -> dict[str, float]:
+    count, writer = work.size.paper_data.captions, sources_of(work.model).writer
+    counts = write_scene_triplets(_triplets_file(work), count, writer, work.device, _watch(work, "triplets"))
+    return {"triplets": float(counts.get("written", 0))}
+
+
+def _pairs(work: Work) -> dict[str, float]:
+    return _draw(work, "pairs", filtered=True)
+
+
+def _unfiltered(work: Work) -> dict[str, float]:
+    return _draw(work, "unfiltered", filtered=False)
+
+
+def _draw(work: Work, name: str, filtered: bool) -> dict[str, float]:
+    """Draws the pairs, and encodes them once for all trainings on them."""
+    out, data, sources = work.runs / f"{work.size.name}-{name}", work.size.paper_data, sources_of(work.model)
+    counts = draw_paper_pairs(_triplets_file(work), out, data, sources, filtered, work.device, _watch(work, name))
+    clip, tokenizer = load_clip(work.model, work.device)
+    latents = paper_latents(out, data.pairs, load_vae(work.model, work.device), text_tower(clip), tokenizer)
+    torch.save(vars(latents), _latents_file(work, name))
+    drawn = sum(count for outcome, count in counts.items() if outcome.startswith("samples "))
+    return {f"{name}_kept": float(len(latents.latents)), f"{name}_drawn": float(drawn)}
+
+
+def _paper(work: Work) -> dict[str, float]:
+    _train(work, "paper", work.size.paper, load_latents(_latents_file(work, "pairs"), "pairs --route paper"))
+    return {}
+
+
+def _ablations(work: Work) -> dict[str, float]:
+    data = load_latents(_latents_file(work, "pairs"), "pairs --route paper")
+    unfiltered = load_latents(_latents_file(work, "unfiltered"), "unfiltered --route paper")
+    for name, part in shares(data, unfiltered):
+        _train(work, name, work.size.ablation, part)
+    return {}
+
+
+def _train(work: Work, name: str, stage: Stage, data: Latents) -> None:
+    torch.manual_seed(work.seed)
+    unet = with_image_channels(load_unet(base_folder(work.model)))
+    run = work.run(name)
+    trained: UNet2DConditionModel = fit(unet, diffusion_loss(unet, data, stage.batch // world()), stage, run)
+    if rank() == 0:
+        publish_beside(trained, work.size, work.model, trained_folder(work, name))
+
+
+def _watch(work: Work, stage: str) -> Advance:
+    return lambda done, line: work.watch(stage, done, line)
+
+
+def _triplets_file(work: Work) -> Path:
+    return work.runs / f"{work.size.name}-triplets.jsonl"
+
+
+def _latents_file(work: Work, name: str) -> Path:
+    return work.runs / f"{work.size.name}-{name}-latents.pt"
+
+
+PAPER = Route(
+    {
+        "triplets": _triplets,
+        "pairs": _pairs,
+        "unfiltered": _unfiltered,
+        "paper": _paper,
+        "ablations": _ablations,
+    },
+    parallel=("paper", "ablations"),
+)
