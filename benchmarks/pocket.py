@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .whole_edits import Settings, diffusers_pipeline, our_editor
 _ROUNDS = 15
 _BATCH = 8
 _STEPS = 20
+_STUDENT_STEPS = 4
 _EDIT = f"pocket, {_STEPS} steps, exact"
 
 
@@ -42,16 +44,19 @@ def measure(bench: Bench) -> list[Row]:
             text_guidance=chosen["text_guidance"],
             image_guidance=chosen["image_guidance"],
         )
-        return [*_speed(info.path, settings, bench), *startup.measure(bench, info.path, settings)]
+        student = None if bench.quick else "pocket-student"
+        return [*_speed(info.path, student, settings, bench), *startup.measure(bench, info.path, settings)]
 
 
-def _speed(model: str, settings: Settings, bench: Bench) -> list[Row]:
+def _speed(model: str, student: str | None, settings: Settings, bench: Bench) -> list[Row]:
     auto = str(resolve_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
     edits = {
         "diffusers_fp32": diffusers_pipeline(model, settings, "float32"),
         "ours_fp32": our_editor(model, settings, "float32"),
         "ours_auto": our_editor(model, settings, "auto"),
     }
+    if student is not None:
+        edits["student"] = our_editor(student, replace(settings, steps=_STUDENT_STEPS), "auto")
 
     def timed(count: int, rounds: int) -> dict[str, Timing]:
         watch = bench.watching(f"pocket, {_at_a_time(count)}")
@@ -81,6 +86,18 @@ def _speed(model: str, settings: Settings, bench: Bench) -> list[Row]:
             single["ours_auto"],
             single["diffusers_fp32"],
             target=4.0,
+        ),
+        *(
+            speedup(
+                f"cpu.pocket.student.{name}_vs_diffusers",
+                f"pocket-student in {_STUDENT_STEPS} steps of one row ({auto}) against diffusers' {_STEPS} of three "
+                f"(float32), {_at_a_time(count)}",
+                timings["student"],
+                timings["diffusers_fp32"],
+                count=count,
+            )
+            for name, timings, count in (("single", single, 1), ("batch", batch, _BATCH))
+            if student is not None
         ),
         speedup(
             "cpu.pocket.exact.batch_vs_diffusers",

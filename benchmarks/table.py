@@ -87,12 +87,21 @@ def between_markers(path: Path, table: str, begin: str = BEGIN, end: str = END) 
 
     Raises BadInput for a document that cannot be read, or without the markers.
     """
+    return replace_between(read_document(path), table, begin, end, str(path))
+
+
+def read_document(path: Path) -> str:
+    """Raises BadInput for a document that cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def replace_between(text: str, table: str, begin: str, end: str, source: str) -> str:
+    """`between_markers` of a text. Raises BadInput, naming `source`, where the markers are not there."""
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise BadInput(f"{path} needs one line {begin} and, below it, one line {end}: the table goes between them")
+        raise BadInput(f"{source} needs one line {begin} and, below it, one line {end}: the table goes between them")
     lines = f"{table}\n" if table else ""
     return f"{text[: text.index(begin)]}{begin}\n{lines}{text[text.index(end) :]}"
 

@@ -6,23 +6,14 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from ip2p_fast.default_command import ModelByDefault
 from ip2p_fast.errors import BadInput
 
-
-class _ModelByDefault(TyperGroup):
-    """`export MODEL` is `export model MODEL`: a model needs no word before it."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        known = args and (args[0] in self.commands or args[0] == "--help")
-        return super().parse_args(ctx, args if known else ["model", *args])
-
-
-app = typer.Typer(cls=_ModelByDefault, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(cls=ModelByDefault, add_completion=False, rich_markup_mode=None)
 
 
 @app.callback()

@@ -98,6 +98,19 @@ class SamplerTable:
     def steps(self) -> int:
         return len(self.timesteps)
 
+    def from_step(self, first: int) -> SamplerTable:
+        """The steps from `first` on, for an edit that starts from a noised picture: alpha z + sigma n of `levels[0]`.
+
+        Its first step has no earlier predictions and takes their weights into its own, so a sampler of second order
+        begins with one of first order. start_scale is that sigma; the whole table (`first` 0) is returned as it is.
+        """
+        if first == 0:
+            return self
+        coefficients = self.coefficients[first:].copy()
+        coefficients[0, 1:4] = coefficients[0, 1:4].sum(), 0.0, 0.0
+        levels = self.levels[first:]
+        return SamplerTable(self.sampler, self.timesteps[first:], coefficients, levels, float(levels[0, 1]))
+
 
 def sampler_table(sampler: str, steps: int, schedule: NoiseSchedule) -> SamplerTable:
     """The table of `sampler`, a key of SAMPLERS. Raises BadInput for an unknown sampler or steps out of range."""

@@ -73,6 +73,39 @@ def test_a_table_follows_the_scheduler_of_its_name(sampler, steps, spacing, pred
     np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("first", [1, 4, 9])
+@pytest.mark.parametrize("sampler", list(SCHEDULERS))
+def test_the_last_steps_of_a_table_follow_a_scheduler_that_begins_there(sampler, first, monkeypatch):
+    steps, noise = 10, np.random.default_rng(7).standard_normal((11, 16))
+    table = sampler_table(sampler, steps, NoiseSchedule.from_config(STABLE_DIFFUSION)).from_step(first)
+    scheduler = SCHEDULERS[sampler].from_config(STABLE_DIFFUSION)
+    scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):  # DDIM keeps no index
+        scheduler.set_begin_index(first)
+    draws = iter(torch.from_numpy(noise[1:]))
+    module = __import__(type(scheduler).__module__, fromlist=["randn_tensor"])
+    monkeypatch.setattr(module, "randn_tensor", lambda *args, **kwargs: next(draws))
+    timesteps = scheduler.timesteps[first:]
+    assert table.steps == len(timesteps) and table.start_scale == table.levels[0, 1]
+
+    clean = np.random.default_rng(8).standard_normal(16)
+    alpha, sigma = table.levels[0].astype(np.float64)
+    x, d1, d2 = alpha * clean + sigma * noise[0], 0.0, 0.0
+    expected = scheduler.add_noise(torch.from_numpy(clean), torch.from_numpy(noise[0]), timesteps[:1])
+    for e, n, (a, b0, b1, b2, c, p, q) in zip(model_outputs(table.steps), noise[1:], table.coefficients, strict=False):
+        d = p * x + q * e
+        x, d1, d2 = a * x + b0 * d + b1 * d1 + b2 * d2 + c * n, d, d1
+    for t, e in zip(timesteps, torch.from_numpy(model_outputs(table.steps)), strict=True):
+        scheduler.scale_model_input(expected, t)
+        expected = scheduler.step(e, t, expected).prev_sample
+    np.testing.assert_allclose(x, expected.numpy(), rtol=1e-4, atol=1e-4 * np.abs(expected.numpy()).max())
+
+
+def test_all_steps_of_a_table_are_the_table():
+    table = sampler_table("euler_a", 5, NoiseSchedule.from_config(STABLE_DIFFUSION))
+    assert table.from_step(0) is table
+
+
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_latents_keep_unit_variance_form(sampler):
     table = sampler_table(sampler, 20, NoiseSchedule.from_config(STABLE_DIFFUSION))

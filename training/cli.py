@@ -11,20 +11,28 @@ from typing import Annotated
 
 import typer
 
+from ip2p_fast.default_command import ModelByDefault
 from ip2p_fast.errors import BadInput
 
+from .figures.command import add_figures
 from .metrics.command import benchmark
+from .pocket.cost_command import cost
+from .trainer.cli import plan, train_model
 
-train_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train models.")
+train_app = typer.Typer(cls=ModelByDefault, add_completion=False, rich_markup_mode=None)
 evaluate_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure models.")
 
 _JSON = typer.Option("--json", help="Print one JSON object and nothing else.")
 _MODEL = typer.Option(help="pocket, or the folder of another pocket model.")
 
 
+train_app.command("model")(train_model)
+train_app.command("plan")(plan)
+
+
 @train_app.callback()
 def _train() -> None:
-    """Keeps `pocket` a subcommand while it is the only one."""
+    """Train an edit model on pairs, `train MODEL --data PAIRS -o OUT`, or the pocket model."""
 
 
 @train_app.command("pocket")
@@ -32,13 +40,21 @@ def train_pocket(
     stage: Annotated[
         str,
         typer.Argument(
-            help="all, or one of data, vae, clip, latents, unet, decoder, reader, captions, base, student, writer."
+            help="all, or one of data, vae, clip, latents, unet, decoder, reader, captions, base, student, few, writer; "
+            "of --route paper triplets, pairs, unfiltered, paper, ablations."
         ),
     ] = "all",
+    route: Annotated[
+        str, typer.Option(help="rendered, or paper: from pairs that a writer and Prompt-to-Prompt made.")
+    ] = "rendered",
     size: Annotated[str, typer.Option(help="A row of training/pocket/sizes.py.")] = "cpu64",
     out: Annotated[Path, typer.Option(help="Pictures and checkpoints go here.")] = Path("runs/pocket"),
     model: Annotated[
-        Path | None, typer.Option(help="Finished components go here.", show_default="OUT/SIZE-model")
+        Path | None,
+        typer.Option(
+            help="Finished components go here; --route paper takes them from here.",
+            show_default="OUT/SIZE-model; of --route paper the shipped one",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the stage's checkpoint.")] = False,
     minutes: Annotated[
@@ -49,19 +65,28 @@ def train_pocket(
     seed: Annotated[int, typer.Option(help="Of weights, batches and noise.")] = 0,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Train the pocket model on its procedural world: pictures, autoencoder, CLIP, UNet, attribute reader."""
+    """Train the pocket model on its procedural world: pictures, autoencoder, CLIP, UNet, attribute reader.
+
+    By the paper's route, its UNet anew from the text-to-image model, on generated pairs; and figure 10's models.
+    """
     if minutes is not None and not minutes > 0:
         raise BadInput(f"--minutes is {minutes}: it must be above 0")
-    from .pocket.sizes import size_named
-    from .pocket.stages import STAGES, Work, train_stage
+    from ip2p_fast.checkpoints import POCKET
 
+    from .pocket.paper_route import PAPER
+    from .pocket.sizes import size_named
+    from .pocket.stages import RENDERED, Work, train_stage
+
+    routes = {"rendered": RENDERED, "paper": PAPER}
+    if route not in routes:
+        raise BadInput(f"there is no route {route!r}: choose one of {', '.join(routes)}")
     row = size_named(size)
     figures: dict[str, float] = {}
     with progress() as watch:
         work = Work(
             size=row,
             runs=out,
-            model=model or out / f"{size}-model",
+            model=model or (POCKET if route == "paper" else out / f"{size}-model"),
             device=_device(device),
             seed=seed,
             resume=resume,
@@ -69,8 +94,8 @@ def train_pocket(
             compile=compile,
             watch=watch,
         )
-        for name in STAGES if stage == "all" else (stage,):
-            figures |= train_stage(name, work)
+        for name in routes[route].stages if stage == "all" else (stage,):
+            figures |= train_stage(name, work, routes[route])
     _print(figures, as_json)
 
 
@@ -85,6 +110,9 @@ def evaluate_pocket(
         Path | None, typer.Option(help="Also measure the components, and write a results file here.")
     ] = None,
     document: Annotated[Path | None, typer.Option(help="With --record: redraw this document's table from it.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="With --record: the results file that this model is to come near.")
+    ] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """How many edits of held-out scenes do what was asked, and keep all else."""
@@ -101,7 +129,7 @@ def evaluate_pocket(
         scales = {"text_guidance": text_guidance, "image_guidance": image_guidance, "steps": steps}
         report = evaluate(editor, limit, scales, lambda done: watch("edits", done / limit, f"{done} of {limit}"))
         if record is not None:
-            write_record(record, editor, report)
+            write_record(record, editor, report, teacher)
             if document is not None:
                 draw_table(document, record)
     _print(report.as_json(), as_json)
@@ -178,6 +206,8 @@ def evaluate_writer(
 
 
 evaluate_app.command("benchmark")(benchmark)
+add_figures(evaluate_app)
+evaluate_app.command("cost")(cost)
 
 
 def _require_record(document: Path | None, record: Path | None) -> None:

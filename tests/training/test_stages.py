@@ -16,7 +16,7 @@ from ip2p_fast.training.dataset.pairs.samples import Sample
 from ip2p_fast.training.pocket.evaluate import evaluate
 from ip2p_fast.training.pocket.publish import STUDENT_DEFAULTS, base_folder, student_folder
 from ip2p_fast.training.pocket.split import KINDS
-from ip2p_fast.training.pocket.stages import STAGES, Work, load_clip, train_stage
+from ip2p_fast.training.pocket.stages import RENDERED, Work, load_clip, train_stage
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,13 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ip2p_fast.training.pocket.data._SHARD", 8)
         patch.setattr("ip2p_fast.training.pocket.stages.HELD_OUT", 8)
-        figures = {stage: train_stage(stage, work) for stage in STAGES}
+        figures = {stage: train_stage(stage, work) for stage in RENDERED.stages}
     return work, figures, told
 
 
 def test_every_stage_reports_progress_and_figures(trained):
     _, figures, told = trained
-    assert {stage for stage, _, _ in told} == set(STAGES)
+    assert {stage for stage, _, _ in told} == set(RENDERED.stages)
     assert all(0 <= done <= 1 for _, done, _ in told)
     assert figures["vae"]["vae_psnr_db"] > 0
     assert 0 <= figures["reader"]["reader.colour"] <= 1
@@ -130,3 +130,16 @@ def test_the_student_is_a_model_of_one_row_that_declares_its_scales(trained):
     assert result.row_evaluations == STUDENT_DEFAULTS["steps"]
     # a diffusers pipeline reads the folder too; its own pipeline knows nothing of the scales
     StableDiffusionInstructPix2PixPipeline.from_pretrained(folder)
+
+
+def test_a_student_is_brought_to_few_steps_once(trained):
+    work, figures, _ = trained
+    config = json.loads((student_folder(work.model) / "unet" / "config.json").read_text())
+    assert config["few_steps"] == 8 and figures["few"]["few_parameters"] == figures["student"]["student_parameters"]
+    with pytest.raises(BadInput, match="is brought to few steps already: `ip2p-fast train pocket student --resume`"):
+        train_stage("few", work)
+
+
+def test_few_steps_need_a_student(tmp_path):
+    with pytest.raises(BadInput, match="train it with `ip2p-fast train pocket student`"):
+        train_stage("few", Work(TINY, tmp_path / "runs", tmp_path / "model"))

@@ -47,6 +47,25 @@ class Report:
         return dict(vars(self))
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """What the reader says of N edits.
+
+    values: uint8 [N, 8], class indices in the order of `ATTRIBUTES`. success: bool [N], the attribute that was asked
+    for reads its new value. changed: bool [N, 8], what reads otherwise than in the input though the edit neither asks
+    for it nor implies it.
+    """
+
+    values: np.ndarray
+    success: np.ndarray
+    changed: np.ndarray
+
+    @property
+    def kept(self) -> np.ndarray:
+        """bool [N]: nothing changed that should not."""
+        return np.logical_not(self.changed.any(1))
+
+
 def evaluate(
     editor: Editor,
     limit: int,
@@ -99,15 +118,8 @@ def judge(reader: Reader, pairs: Pairs, edited: np.ndarray) -> Report:
     Raises:
         BadInput: the pictures are of another number or size than the pairs.
     """
-    truth = pairs.pixels[:, 1]
-    if edited.shape != truth.shape:
-        raise BadInput(f"edited pictures are {edited.shape}, the pairs ask for {truth.shape}")
-    values = read(reader, edited)
-    names = list(ATTRIBUTES)
-    asked_for = np.array([[name in _ASKED[kind] for name in names] for kind in KINDS])[pairs.kinds]  # [N, 8]
-    free = np.array([[name in _IMPLIED.get(kind, ()) for name in names] for kind in KINDS])[pairs.kinds]
-    success = ((values == pairs.labels[:, 1]) | ~asked_for).all(1)
-    kept = ((values == pairs.labels[:, 0]) | asked_for | free).all(1)
+    found = verdicts(reader, pairs, edited)
+    success, kept, truth = found.success, found.kept, pairs.pixels[:, 1]
     likeness = psnr(truth, edited)
 
     def summary(rows: np.ndarray) -> dict[str, float]:
@@ -121,3 +133,28 @@ def judge(reader: Reader, pairs: Pairs, edited: np.ndarray) -> Report:
     of_kind = {kind: pairs.kinds == index for index, kind in enumerate(KINDS)}
     by_kind = {kind: {**summary(rows), "edits": int(rows.sum())} for kind, rows in of_kind.items() if rows.any()}
     return Report(**summary(np.ones(len(pairs), bool)), edits=len(pairs), by_kind=by_kind)
+
+
+def verdicts(reader: Reader, pairs: Pairs, edited: np.ndarray) -> Verdicts:
+    """Reads edited pictures, uint8 [N, S, S, 3]: edit by edit what `judge` sums up.
+
+    Raises:
+        BadInput: the pictures are of another number or size than the pairs.
+    """
+    if edited.shape != pairs.pixels[:, 1].shape:
+        raise BadInput(f"edited pictures are {edited.shape}, the pairs ask for {pairs.pixels[:, 1].shape}")
+    values = read(reader, edited)
+    asked_for = _named(_ASKED, pairs.kinds)
+    spared = spared_attributes(pairs.kinds)
+    success = ((values == pairs.labels[:, 1]) | ~asked_for).all(1)
+    return Verdicts(values, success, (values != pairs.labels[:, 0]) & spared)
+
+
+def spared_attributes(kinds: np.ndarray) -> np.ndarray:
+    """Which attributes edits of these kinds (indices into `KINDS`, [N]) must leave as they are: bool [N, 8]."""
+    return ~(_named(_ASKED, kinds) | _named(_IMPLIED, kinds))
+
+
+def _named(table: Mapping[str, tuple[str, ...]], kinds: np.ndarray) -> np.ndarray:
+    """The attributes that a table names for each kind: bool [N, 8]"""
+    return np.array([[name in table.get(kind, ()) for name in ATTRIBUTES] for kind in KINDS])[kinds]

@@ -20,13 +20,15 @@ if ! "$python" -c "import ip2p_fast.training" 2>/dev/null; then
     "$python" -m pip install --quiet --no-deps --no-build-isolation -e .
 fi
 
-for stage in data vae clip latents unet decoder reader captions base student writer; do
+for step in rendered:{data,vae,clip,latents,unet,decoder,reader,captions,base,student,few,writer} \
+    paper:{triplets,pairs,unfiltered,paper,ablations}; do
+    route=${step%:*} stage=${step#*:}
     [ -e "$runs/$size-$stage.done" ] && continue
     left=$((deadline - $(date +%s) - 20))
     if [ "$left" -lt 20 ]; then break; fi
     # stopped by the clock, not by its own end: the checkpoint stays and the next call goes on from it
-    if timeout --signal=TERM "$left" "$python" -m ip2p_fast.cli train pocket "$stage" --size "$size" --out "$runs" \
-        --model "$model" --device "$device" --resume; then
+    if timeout --signal=TERM "$left" "$python" -m ip2p_fast.cli train pocket "$stage" --route "$route" --size "$size" \
+        --out "$runs" --model "$model" --device "$device" --resume; then
         touch "$runs/$size-$stage.done"
     elif [ $? -ne 124 ]; then
         exit 1
@@ -36,7 +38,7 @@ for stage in data vae clip latents unet decoder reader captions base student wri
 done
 
 # what there is so far goes out, in parts small enough for any transfer; links to parts of another model do not
-for folder in "$model" "$model-base" "$model-student" "$model-writer"; do
+for folder in "$model" "$model-base" "$model-student" "$model-writer" "$runs/$size-paper-model"; do
     [ -d "$folder" ] || continue
     (cd "$folder" && find . -type f) | while read -r file; do
         to=$out/$(basename "$folder")/$file
@@ -48,4 +50,4 @@ for folder in "$model" "$model-base" "$model-student" "$model-writer"; do
         fi
     done
 done
-if [ -e "$runs/$size-writer.done" ]; then echo finished; else echo "not finished: call again"; fi
+if [ -e "$runs/$size-ablations.done" ]; then echo finished; else echo "not finished: call again"; fi

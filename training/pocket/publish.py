@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,14 @@ from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncest
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from ip2p_fast.unet_config import CONDITIONED_ON, SCALES
-
+from ..distill.student import declared
 from .sizes import Size
 from .tokenizer import save_tokenizer
 from .unet import SCHEDULER
 
 STUDENT_DEFAULTS: dict[str, Any] = {"steps": 4, "sampler": "lcm"}
 """How the one-row student edits best."""
+_SHARED = ("vae", "text_encoder", "tokenizer")
 _INDEX: dict[str, Any] = {
     "_class_name": "StableDiffusionInstructPix2PixPipeline",
     "feature_extractor": [None, None],
@@ -95,24 +97,43 @@ def student_folder(model: Path) -> Path:
     return model.with_name(f"{model.name}-student")
 
 
-def publish_student(unet: UNet2DConditionModel, size: Size, model: Path) -> None:
-    """Writes the one-row student beside the pocket model, whose autoencoder and text encoder it links to."""
+def publish_student(unet: UNet2DConditionModel, size: Size, model: Path, few_steps: int | None = None) -> None:
+    """Writes the one-row student beside the pocket model, with copies of its autoencoder and text encoder.
+
+    Copies, since the graphs of an exported folder may not lead out of it.
+
+    few_steps: how many steps it was distilled to, if it was.
+    """
     folder = student_folder(model)
     publish_unet(unet, folder)
     config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-    _write(folder / "unet" / "config.json", config | {CONDITIONED_ON: SCALES})
-    _link_to(model, folder)
+    _write(folder / "unet" / "config.json", declared(config, few_steps))
+    for part in _SHARED:
+        shutil.copytree(model / part, folder / part, dirs_exist_ok=True)
+    _link_to(model, folder, ("reader",))
     publish_index(size, folder)
     defaults = json.loads((folder / "defaults.json").read_text(encoding="utf-8"))
     _write(folder / "defaults.json", defaults | STUDENT_DEFAULTS)
 
 
-def _link_to(model: Path, folder: Path) -> None:
-    """Gives the folder the model's autoencoder, text encoder and tokenizer."""
-    for part in ("vae", "text_encoder", "tokenizer"):
+def publish_beside(unet: UNet2DConditionModel, size: Size, model: Path, folder: Path) -> None:
+    """Writes another edit model of a pocket model's world, whose other parts it links to, its judges among them."""
+    publish_unet(unet, folder)
+    _link_to(model, folder, (*_SHARED, "clip", "reader"))
+    publish_index(size, folder)
+
+
+def _link_to(model: Path, folder: Path, parts: tuple[str, ...] = _SHARED) -> None:
+    """Gives the folder parts of the model."""
+    for part in parts:
         link = folder / part
         if not link.is_symlink():
-            link.symlink_to(Path("..") / model.name / part, target_is_directory=True)
+            link.symlink_to(os.path.relpath(model / part, folder), target_is_directory=True)
+
+
+def writer_folder(model: Path) -> Path:
+    """Where the language model of a pocket model's world lies: beside it."""
+    return model.with_name(f"{model.name}-writer")
 
 
 def base_folder(model: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPModel, CLIPTokenizer
 
 from ip2p_fast.errors import BadInput
+from ip2p_fast.model_files import read_json
 
+from ..distill.student import FEW_STEPS
 from .base import Captioned, encode_captions, train_base
 from .clip import train_clip
 from .data import Pairs, load_pairs, render_pairs
@@ -27,18 +29,18 @@ from .publish import (
     publish_student,
     publish_unet,
     publish_vae,
+    student_folder,
     text_tower,
+    writer_folder,
 )
 from .reader import load_reader, save_reader, train_reader
 from .sizes import Size
-from .student import train_student
+from .student import WALK, train_few, train_student
 from .tokenizer import build_tokenizer
 from .unet import Latents, prepare_latents, train_unet
 from .vae import train_decoder, train_vae
 from .writer import train_writer
 
-STAGES = ("data", "vae", "clip", "latents", "unet", "decoder", "reader", "captions", "base", "student", "writer")
-_PARALLEL = ("vae", "unet", "decoder", "reader", "base", "student")
 HELD_OUT = 1024
 """Held-out pairs rendered for the figures of the stages."""
 
@@ -78,22 +80,28 @@ class Work:
         )
 
 
-def train_stage(stage: str, work: Work) -> dict[str, float]:
-    """Runs one stage, publishes its component and returns its figures on held-out pictures.
+@dataclass(frozen=True)
+class Route:
+    """Stages by name, in order, and which of them run in several processes."""
+
+    stages: Mapping[str, Callable[[Work], dict[str, float]]]
+    parallel: tuple[str, ...]
+
+
+def train_stage(stage: str, work: Work, route: Route | None = None) -> dict[str, float]:
+    """Runs one stage of a route (RENDERED when None), publishes its component and returns its figures.
 
     Raises:
         BadInput: an unknown stage, or one whose predecessors have not been run.
     """
-    functions = (_data, _vae, _clip, _latents, _unet, _decoder, _reader, _captions, _base, _student, _writer)
-    stages = dict(zip(STAGES, functions, strict=True))
-    if stage not in stages:
-        raise BadInput(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")
+    route = route or RENDERED
+    if stage not in route.stages:
+        raise BadInput(f"there is no stage {stage!r}; choose one of {', '.join(route.stages)}")
     join()
-    if world() > 1 and stage not in _PARALLEL:
-        raise BadInput(
-            f"stage {stage} runs in one process; start it without torchrun ({', '.join(_PARALLEL)} run in several)"
-        )
-    return stages[stage](work)
+    if world() > 1 and stage not in route.parallel:
+        several = ", ".join(route.parallel)
+        raise BadInput(f"stage {stage} runs in one process; start it without torchrun ({several} run in several)")
+    return route.stages[stage](work)
 
 
 def load_vae(folder: Path, device: str = "cpu") -> AutoencoderKL:
@@ -101,9 +109,23 @@ def load_vae(folder: Path, device: str = "cpu") -> AutoencoderKL:
     return _component(folder, "vae", AutoencoderKL, device)
 
 
+def load_unet(folder: Path, device: str = "cpu") -> UNet2DConditionModel:
+    """The published UNet."""
+    return _component(folder, "unet", UNet2DConditionModel, device)
+
+
 def load_clip(folder: Path, device: str = "cpu") -> tuple[CLIPModel, CLIPTokenizer]:
     """The published CLIP and its tokenizer."""
     return _component(folder, "clip", CLIPModel, device), CLIPTokenizer.from_pretrained(folder / "tokenizer")
+
+
+def load_latents(path: Path, stage: str) -> Latents:
+    """What a stage wrote for the UNet's trainers.
+
+    Raises:
+        BadInput: it has not; the message names the stage.
+    """
+    return Latents(**_load(path, stage))
 
 
 def _data(work: Work) -> dict[str, float]:
@@ -192,16 +214,30 @@ def _base(work: Work) -> dict[str, float]:
 
 
 def _student(work: Work) -> dict[str, float]:
-    teacher = _component(work.model, "unet", UNet2DConditionModel, work.device)
+    teacher = load_unet(work.model, work.device)
     student = train_student(work.size, teacher, _load_latents(work), work.run("student"))
     if rank() == 0:
         publish_student(student, work.size, work.model)
     return {"student_parameters": float(sum(p.numel() for p in student.parameters()))}
 
 
+def _few(work: Work) -> dict[str, float]:
+    folder = student_folder(work.model)
+    if not (folder / "unet" / "config.json").exists():
+        raise BadInput(f"{folder} is not there: train it with `ip2p-fast train pocket student`")
+    if FEW_STEPS in read_json(folder / "unet" / "config.json"):
+        raise BadInput(
+            f"{folder} is brought to few steps already: `ip2p-fast train pocket student --resume` writes again the "
+            "student that it was made from"
+        )
+    student = train_few(work.size, load_unet(folder, work.device), _load_latents(work), work.run("few"))
+    if rank() == 0:
+        publish_student(student, work.size, work.model, few_steps=WALK.most)
+    return {"few_parameters": float(sum(p.numel() for p in student.parameters()))}
+
+
 def _writer(work: Work) -> dict[str, float]:
-    # beside the picture model: ip2p_fast/pocket-writer next to ip2p_fast/pocket
-    return train_writer(work.size, work.run("writer"), work.model.with_name(f"{work.model.name}-writer"))
+    return train_writer(work.size, work.run("writer"), writer_folder(work.model))
 
 
 def _latents_file(work: Work) -> Path:
@@ -213,7 +249,7 @@ def _captions_file(work: Work) -> Path:
 
 
 def _load_latents(work: Work) -> Latents:
-    return Latents(**_load(_latents_file(work), "latents"))
+    return load_latents(_latents_file(work), "latents")
 
 
 def _load(path: Path, stage: str) -> Any:
@@ -235,3 +271,23 @@ def _component(folder: Path, name: str, kind: Any, device: str) -> Any:
     if not (folder / name / "config.json").exists():
         raise BadInput(f"{folder / name} is not there: train it with `ip2p-fast train pocket {name}`")
     return kind.from_pretrained(folder / name, torch_dtype=torch.float32).to(device).eval()
+
+
+RENDERED = Route(
+    {
+        "data": _data,
+        "vae": _vae,
+        "clip": _clip,
+        "latents": _latents,
+        "unet": _unet,
+        "decoder": _decoder,
+        "reader": _reader,
+        "captions": _captions,
+        "base": _base,
+        "student": _student,
+        "few": _few,
+        "writer": _writer,
+    },
+    parallel=("vae", "unet", "decoder", "reader", "base", "student", "few"),
+)
+"""The stages that learn from rendered pictures."""

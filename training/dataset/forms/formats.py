@@ -35,10 +35,21 @@ def read_pairs(source: str | Path) -> Iterator[PairRecord]:
     if path.is_file():
         return _reader(path.suffix.lower(), str(source))(path)
     if path.is_dir():
-        return _read_directory(path)
+        return itertools.chain.from_iterable(map(read_pairs, files)) if (files := _files(path)) else read_folder(path)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?", str(source)) and path.suffix.lower() not in _READERS:
         return _read_hub(str(source))
     raise BadInput(f"{source} is not there; looked for {_FORMS}")
+
+
+def pieces_of(source: str | Path) -> list[str]:
+    """What a source can be read in parts as: the files of a folder of shards or of parquet, else the source itself.
+
+    Raises:
+        BadInput: a folder that holds no pairs, or several forms at once.
+    """
+    path = Path(source)
+    files = _files(path) if path.is_dir() else []
+    return [str(file) for file in files] or [str(source)]
 
 
 def writer_for(out: Path, form: str, each: int | None = None) -> Callable[[Iterable[PairRecord], Path], int]:
@@ -82,7 +93,8 @@ def _reader(ending: str, source: str) -> Callable[[Path], Iterator[PairRecord]]:
     return _READERS[ending]
 
 
-def _read_directory(folder: Path) -> Iterator[PairRecord]:
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder of shards or of parquet; none for the original's form."""
     # a clone of a hub data set has its files in data/
     found = {
         ending: sorted(file for place in (folder, folder / "data") for file in place.glob(f"[!.]*{ending}"))
@@ -96,9 +108,7 @@ def _read_directory(folder: Path) -> Iterator[PairRecord]:
             f"{folder} holds no pairs; looked for *.tar and *.parquet in it and in its data/, and for seeds.json and "
             "*/prompt.json"
         )
-    if forms == ["seeds.json"]:
-        return read_folder(folder)
-    return itertools.chain.from_iterable(map(_READERS[forms[0]], found[forms[0]]))
+    return found.get(forms[0], [])
 
 
 def _read_hub(source: str) -> Iterator[PairRecord]:
