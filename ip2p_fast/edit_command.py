@@ -49,6 +49,15 @@ def edit(
     negative: Annotated[str, typer.Option(help="What to avoid.")] = "",
     mask: Annotated[Path | None, typer.Option(help="A picture, white where the input may change.")] = None,
     num_images: Annotated[int, typer.Option(help="Images for each input, at seeds that follow each other.")] = 1,
+    guidance_interval: Annotated[
+        str, typer.Option(metavar="FROM:TO", help="Part of the steps that is guided; the others cost one row each.")
+    ] = "0:1",
+    guidance_refresh: Annotated[
+        int, typer.Option(metavar="N", help="Evaluate all rows every N-th step; reuse their guidance between.")
+    ] = 1,
+    deep_refresh: Annotated[
+        int, typer.Option(metavar="N", help="Evaluate the UNet's deep part every N-th step. Needs the torch backend.")
+    ] = 1,
     backend: Annotated[
         str, typer.Option(help="auto, torch, or for exported graphs onnx, openvino or tensorrt.")
     ] = "auto",
@@ -77,6 +86,9 @@ def edit(
         "size": size,
         "negative": negative,
         "num_images": num_images,
+        "guidance_interval": _interval(guidance_interval),
+        "guidance_refresh": guidance_refresh,
+        "deep_refresh": deep_refresh,
     }
 
     with _progress() as progress:
@@ -107,6 +119,15 @@ def edit(
         print(place.image if place.compare is None else f"{place.image}  {place.compare}")
     seconds = sum(timings.values())
     print(f"{seconds:.2f} s, {timings['load']:.2f} s of them to load the model; seed {seed}", file=sys.stderr)
+
+
+def _interval(text: str) -> tuple[float, float]:
+    """ "FROM:TO" as two numbers; the editor says whether they are an interval."""
+    first, _, last = text.partition(":")
+    try:
+        return float(first), float(last)
+    except ValueError:
+        raise BadInput(f"--guidance-interval is {text!r}: FROM:TO is needed, two numbers from 0 to 1") from None
 
 
 @dataclass(frozen=True)
@@ -168,6 +189,7 @@ def _report(
         "seed": seed,
         "timings": timings,
         "row_evaluations": sum(result.row_evaluations for result in results),
+        "shallow_evaluations": sum(result.shallow_evaluations for result in results),
         "settings": effective
         | {"model": model, "backend": loaded.name, "device": loaded.device, "dtype": loaded.dtype},
     }

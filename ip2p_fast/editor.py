@@ -18,10 +18,10 @@ from PIL import Image
 from .backends import Backend
 from .backends.choice import loader
 from .errors import BadInput, Cancelled
-from .guidance import Row, guidance_rows
 from .images import MAX_PIXELS, ImageSource, fit, load_image, load_mask, target_size
 from .loop import LoopEdit, Progress, StepLoop
 from .samplers import SamplerTable, sampler_table
+from .savings import schedule
 from .tokenizer import Tokenizer
 
 # The paper's, where a model brings none of its own.
@@ -30,6 +30,7 @@ MAX_SEED = 2**63 - 1
 MAX_GUIDANCE = 1000.0
 # What an empty instruction asks for is the picture itself.
 _FULL_GUIDANCE = (0.0, 1.0)
+MAX_REFRESH = 1000
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class EditRequest:
     num_images         pictures of this request
     size               longer side in pixels; the sides become multiples of the model's
     guidance_interval  the part of the steps, from 0 to 1, that is guided; the rest evaluate one row
+    guidance_refresh   guided steps from one evaluation of all rows to the next; those between evaluate one and reuse
+                       the guidance delta. 1 reuses nothing
+    deep_refresh       steps from one evaluation of the UNet below its first level to the next; those between reuse its
+                       features. 1 reuses nothing; torch backend only
     noise              [num_images, 1 + steps, C, h/f, w/f] float32 (or without the first axis), unit normal: the start,
                        then one a step, in place of the seed's
     """
@@ -64,6 +69,8 @@ class EditRequest:
     num_images: int = 1
     size: int | None = None
     guidance_interval: tuple[float, float] = _FULL_GUIDANCE
+    guidance_refresh: int = 1
+    deep_refresh: int = 1
     noise: np.ndarray | None = None
 
 
@@ -71,6 +78,8 @@ class EditRequest:
 class EditResult:
     """images, the seed of the first, seconds by stage (of the whole batch), UNet rows evaluated for this request.
 
+    Rows that were evaluated whole are row_evaluations; those that took deep features of an earlier step, and so
+    evaluated the UNet's first level alone, are shallow_evaluations.
     latents [num_images, C, h, w] float32, as the loop left them; None for an empty instruction.
     """
 
@@ -78,6 +87,7 @@ class EditResult:
     seed: int
     timings: dict[str, float]
     row_evaluations: int
+    shallow_evaluations: int = 0
     latents: np.ndarray | None = None
 
 
@@ -152,7 +162,7 @@ class Editor:
         """
         timings: dict[str, float] = {}
         with self._timed(timings, "prepare"):
-            prepared = [self._prepare(request) for request in requests]
+            prepared = [self.prepare(request) for request in requests]
         total = sum(one.table.steps * len(one.edits) for one in prepared if one.edits)
         done, cancelled = 0, False
 
@@ -190,7 +200,8 @@ class Editor:
                 images=[one.restore(image) for image in pictures] or [one.image.copy() for _ in range(one.num_images)],
                 seed=one.seed,
                 timings=timings,
-                row_evaluations=one.row_evaluations,
+                row_evaluations=one.evaluations(deep=True),
+                shallow_evaluations=one.evaluations(deep=False),
                 latents=final,
             )
             for one, pictures, final in zip(prepared, images, latents, strict=True)
@@ -203,7 +214,7 @@ class Editor:
         self.backend.synchronize()
         timings[stage] = time.perf_counter() - start
 
-    def _prepare(self, request: EditRequest) -> _Prepared:
+    def prepare(self, request: EditRequest) -> Prepared:
         """Checks a request to the end and turns it into numpy: the one place where bad input is found."""
         info = self.backend.info
         chosen = {**DEFAULTS, **info.defaults, **_given(request)}
@@ -212,12 +223,14 @@ class Editor:
         if info.distilled and request.negative.strip():
             raise BadInput("a distilled model has no row for a negative text: leave negative empty, or use its teacher")
         table = sampler_table(chosen["sampler"], chosen["steps"], info.schedule)
-        rows = _scheduled_rows(
+        plan = schedule(
             table.steps,
             _scale("text_guidance", chosen["text_guidance"]),
             _scale("image_guidance", chosen["image_guidance"]),
-            request.guidance_interval,
             info.distilled,
+            _interval(request.guidance_interval),
+            _whole("guidance_refresh", request.guidance_refresh, 1, MAX_REFRESH),
+            _whole("deep_refresh", request.deep_refresh, 1, MAX_REFRESH),
         )
         num_images = _whole("num_images", request.num_images, 1, 1000)
         resolution = _whole("size", chosen["size"], 1, 8192)
@@ -230,16 +243,25 @@ class Editor:
         shape = (info.latent_channels, size[1] // info.vae_scale, size[0] // info.vae_scale)
         noise = _noise(request.noise, num_images, (1 + table.steps, *shape))
         if not request.instruction.strip():
-            return _Prepared(picture, None, table, num_images, seed, ())
+            return Prepared(picture, None, table, num_images, seed, ())
 
         tokens = np.stack([self._encode(request.negative), self._encode(request.instruction)])
         pixels = np.array(picture)  # a copy: PyTorch wants memory it may write to
         small = None if mask is None else _shrink(mask, info.vae_scale)
         edits = tuple(
-            LoopEdit(pixels, tokens, table, rows, seed + i, None if noise is None else noise[i], small)
+            LoopEdit(
+                image=pixels,
+                tokens=tokens,
+                table=table,
+                rows=plan.rows,
+                seed=seed + i,
+                noise=None if noise is None else noise[i],
+                mask=small,
+                reuse=plan.reuse,
+            )
             for i in range(num_images)
         )
-        return _Prepared(picture, mask, table, num_images, seed, edits)
+        return Prepared(picture, mask, table, num_images, seed, edits)
 
     def _encode(self, text: str) -> np.ndarray:
         ids, overflow = self.tokenizer.encode(text)
@@ -249,7 +271,7 @@ class Editor:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """A checked request: the picture at its size, and one loop edit an image (none for an empty instruction)."""
 
     image: Image.Image
@@ -259,9 +281,12 @@ class _Prepared:
     seed: int
     edits: tuple[LoopEdit, ...]
 
-    @property
-    def row_evaluations(self) -> int:
-        return sum(len(rows) for edit in self.edits for rows in edit.rows)
+    def evaluations(self, deep: bool) -> int:
+        """Rows over all steps that evaluate the UNet's deep part, or that do not."""
+        rows = sum(len(rows) for edit in self.edits for rows in edit.rows)
+        reuses = [edit.reuse for edit in self.edits if edit.reuse is not None]
+        shallow = sum(rows.count(False) for reuse in reuses for rows in reuse.deep)
+        return rows - shallow if deep else shallow
 
     def restore(self, edited: Image.Image) -> Image.Image:
         """Puts the input's own pixels back where the mask is black; the VAE changes them a little."""
@@ -276,18 +301,14 @@ def _given(request: EditRequest) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(request, name)) is not None}
 
 
-def _scheduled_rows(
-    steps: int, text_guidance: float, image_guidance: float, interval: tuple[float, float], distilled: bool
-) -> tuple[tuple[Row, ...], ...]:
-    """The rows of each step: both scales within the interval, one row (both scales 1) outside it."""
+def _interval(value: Any) -> tuple[float, float]:
     try:
-        first, last = (float(bound) for bound in interval)
+        first, last = (float(bound) for bound in value)
     except (TypeError, ValueError):
-        raise BadInput(f"guidance_interval is {interval!r}: two numbers from 0 to 1") from None
+        raise BadInput(f"guidance_interval is {value!r}: two numbers from 0 to 1") from None
     if not 0.0 <= first <= last <= 1.0:
-        raise BadInput(f"guidance_interval is {interval!r}: two numbers from 0 to 1, the smaller first")
-    guided, plain = (guidance_rows(*scales, distilled) for scales in ((text_guidance, image_guidance), (1.0, 1.0)))
-    return tuple(guided if first <= i / steps < last else plain for i in range(steps))
+        raise BadInput(f"guidance_interval is {value!r}: two numbers from 0 to 1, the smaller first")
+    return first, last
 
 
 def _scale(name: str, value: Any) -> float:

@@ -8,7 +8,7 @@ noise comes from its own generator.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from .backends import Backend, EditStart, StepPlan
 from .errors import BadInput, Cancelled
 from .guidance import Row, plan_rows
 from .samplers import SamplerTable
+from .savings import Reuse, plan_reuse
 from .sharing import Sharing, plan_sharing
 
 
@@ -34,6 +35,7 @@ class LoopEdit:
     on_step  called after each step; may raise Cancelled to give the edit up
     size     (H, W) in pixels where there is no image
     sharing  what it takes from another edit of the same `add`
+    reuse    what it takes from its own earlier steps; `savings.schedule` makes it along with the rows
     """
 
     image: np.ndarray | None
@@ -46,6 +48,7 @@ class LoopEdit:
     on_step: Callable[[Progress], None] | None = None
     size: tuple[int, int] | None = None
     sharing: Sharing | None = None
+    reuse: Reuse | None = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,11 @@ class StepLoop:
     def add(self, edits: Iterable[LoopEdit]) -> list[int]:
         """Takes edits in and returns their keys.
 
-        Raises BadInput for an edit that shares with one that does not join with it, or that steps otherwise.
+        Raises BadInput for an edit that shares with one that does not join with it, or that steps otherwise, and for
+        one that reuses deep features where the backend cannot.
         """
         edits = list(edits)
+        self._require_reuse(edits)
         keys = {id(edit): next(self._keys) for edit in edits}
         flights = {}
         for edit in edits:
@@ -88,15 +93,22 @@ class StepLoop:
                 _require_alike(edit, edit.sharing.source, keys)
             source = None if edit.sharing is None else keys[id(edit.sharing.source)]
             flights[keys[id(edit)]] = _Flight(edit, self._latent_shape(edit), source)
-        self.backend.start({key: flight.start() for key, flight in flights.items()})
+        try:
+            self.backend.start({key: flight.start() for key, flight in flights.items()})
+        except BaseException:
+            self.backend.drop(list(flights))  # what had started of them
+            raise
         self._flights |= flights
         return list(flights)
 
-    def step(self) -> list[int]:
-        """One step of every edit in flight; returns the keys of those that are done. Edits of one size share a run."""
+    def step(self, only: Container[int] | None = None) -> list[int]:
+        """One step of every edit in flight, or of those named; returns the keys of those that are done.
+
+        Edits of one size share a run.
+        """
         by_size: dict[tuple[int, ...], list[int]] = {}
         for key, flight in self._flights.items():
-            if not flight.done:
+            if not flight.done and (only is None or key in only):
                 by_size.setdefault(flight.shape, []).append(key)
         for keys in by_size.values():
             self.backend.step(self._plan(keys))
@@ -141,6 +153,7 @@ class StepLoop:
                 [None if flight.source is None else place.get(flight.source) for flight in flights],
                 [flight.index for flight in flights],
             ),
+            reuse=plan_reuse(rows, [flight.edit.reuse for flight in flights], [flight.index for flight in flights]),
         )
 
     def _report(self, key: int) -> None:
@@ -152,6 +165,13 @@ class StepLoop:
             flight.edit.on_step(progress)
         except Cancelled:
             self.cancel(key)
+
+    def _require_reuse(self, edits: Iterable[LoopEdit]) -> None:
+        if not self.backend.reuses_deep and any(edit.reuse is not None and edit.reuse.reads_deep for edit in edits):
+            raise BadInput(
+                f"the {self.backend.name} backend evaluates a row whole and has no deep features to reuse: "
+                "leave deep_refresh at 1, or edit with the torch backend"
+            )
 
     def _latent_shape(self, edit: LoopEdit) -> tuple[int, int, int]:
         info = self.backend.info

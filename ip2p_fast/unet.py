@@ -109,18 +109,43 @@ class UNet(nn.Module):
 
         scales [R, 2]: what a distilled UNet is guided by; others leave them unread.
         """
-        layers = ((*keys_values, shared) for keys_values in text)
+        return self.with_deep(latents, timesteps, text, shared, scales)[0]
+
+    def with_deep(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: Sequence[KeysValues],
+        shared: SharedMaps | None = None,
+        scales: Tensor | None = None,
+        deep: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The prediction of `forward`, and the deep features: all that the first level gets from those below it.
+
+        deep [R, C, h, w]: such features of an earlier step, in whose place nothing below the first level is evaluated
+        (Ma et al. 2024, section 3.2, with the cut at the outermost skip connections). C is the width of the second
+        level, of the first where there is one alone.
+        """
+        down: list[Any] = list(self.down_blocks)
+        up: list[Any] = list(self.up_blocks)
         x = latents.to(dtype=self.dtype, memory_format=torch.channels_last)
-        time = F.silu(self.time_embedding(timesteps, self.dtype, scales))
-        shifts = iter(self._shifts(time))
+        all_shifts = self._shifts(F.silu(self.time_embedding(timesteps, self.dtype, scales)))
+        all_layers = [(*keys_values, shared) for keys_values in text]
+        if deep is not None:
+            all_shifts = _of_ends(all_shifts, len(down[0].resnets), len(up[-1].resnets))
+            all_layers = _of_ends(all_layers, _cross_attentions(down[0]), _cross_attentions(up[-1]))
+        shifts, layers = iter(all_shifts), iter(all_layers)
         x = self.conv_in(x)
         skips = [x]
-        for block in self.down_blocks:
-            x = block(x, shifts, layers, skips_out=skips)
-        x = self.mid_block(x, shifts, layers)
-        for block in self.up_blocks:
-            x = block(x, shifts, layers, skips_in=skips)
-        return self.conv_out(self.conv_norm_out(x, silu=True))
+        x = down[0](x, shifts, layers, skips_out=skips, resample=deep is None)
+        if deep is None:
+            for block in down[1:]:
+                x = block(x, shifts, layers, skips_out=skips)
+            deep = self.mid_block(x, shifts, layers)
+            for block in up[:-1]:
+                deep = block(deep, shifts, layers, skips_in=skips)
+        x = up[-1](deep, shifts, layers, skips_in=skips)
+        return self.conv_out(self.conv_norm_out(x, silu=True)), deep
 
     def _shifts(self, time: Tensor) -> Sequence[Tensor]:
         """The projection of the time embedding of every resnet in order, [R, out] each"""
@@ -162,8 +187,15 @@ class Block(nn.Module):
             self.upsamplers = nn.ModuleList([Sampler(width, stride=1)])
 
     def forward(
-        self, x: Tensor, shifts: Any, layers: Any, skips_in: list[Tensor] | None = None, skips_out: list | None = None
+        self,
+        x: Tensor,
+        shifts: Any,
+        layers: Any,
+        skips_in: list[Tensor] | None = None,
+        skips_out: list | None = None,
+        resample: bool = True,
     ) -> Tensor:
+        """resample: False leaves the downsampler out, whose output the level below is not there to read"""
         attentions = getattr(self, "attentions", [None] * len(self.resnets))
         for resnet, attention in zip(self.resnets, attentions, strict=True):
             if skips_in is not None:
@@ -173,7 +205,7 @@ class Block(nn.Module):
                 x = attention(x, layers)
             if skips_out is not None:
                 skips_out.append(x)
-        if skips_out is not None and hasattr(self, "downsamplers"):
+        if skips_out is not None and resample and hasattr(self, "downsamplers"):
             x = self.downsamplers[0](x)
             skips_out.append(x)
         if skips_in and hasattr(self, "upsamplers"):
@@ -221,6 +253,15 @@ class ResnetBlock(nn.Module):
         h = self.conv1(self.norm1(x, silu=True))
         h = self.norm2(h, silu=True, shift=shift)
         return self.conv2(h, x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+def _of_ends(items: Sequence[Any], first: int, last: int) -> list[Any]:
+    """The first few and the last few of what layers read in order: those of the outermost blocks."""
+    return [*items[:first], *items[len(items) - last :]]
+
+
+def _cross_attentions(block: nn.Module) -> int:
+    return sum(isinstance(module, CrossAttention) for module in block.modules())
 
 
 def _check_tensors(expected: Mapping[str, Sequence[int]], state: Mapping[str, Tensor]) -> None:

@@ -126,6 +126,21 @@ def test_max_rows_bounds_every_run_and_changes_nothing(bundle_editor, mixed, mon
     assert_same(split, bundle_editor.edit_many(mixed))
 
 
+@pytest.mark.parametrize("max_rows", [None, 1])
+def test_the_guidance_delta_is_reused_as_by_the_torch_backend(bundle_editor, torch_editor, pictures, max_rows):
+    mask = Image.new("L", (16, 16), 0)
+    mask.paste(255, (8, 0, 16, 16))
+    requests = [
+        EditRequest(pictures[0], "make it night", steps=6, seed=1, size=16, guidance_refresh=2),
+        EditRequest(pictures[3], "dog", steps=7, seed=2, size=16, guidance_refresh=3, sampler="dpmpp_2m", mask=mask),
+        EditRequest(pictures[1], "dog", steps=5, seed=3, size=24, guidance_refresh=2, guidance_interval=(0.2, 0.9)),
+        EditRequest(pictures[0], "dog", steps=4, seed=4, size=16),
+        EditRequest(pictures[0], "dog", steps=4, seed=4, size=16, text_guidance=0.0, guidance_refresh=2),
+    ]
+    ours = Editor(bundle_editor.backend, bundle_editor.tokenizer, max_rows=max_rows).edit_many(requests)
+    assert_same(ours, torch_editor.edit_many(requests))
+
+
 def loop_edit(editor, picture, **changes):
     info = editor.backend.info
     tokens = np.stack([editor.tokenizer.encode(text).ids for text in ("", "make it night")])
@@ -163,6 +178,12 @@ def test_what_the_graphs_have_no_inputs_for_is_refused(bundle_editor, pictures):
     no_picture = LoopEdit(None, source.tokens, source.table, source.rows, 0, size=(16, 16))
     with pytest.raises(BadInput, match="needs the torch backend"):
         loop.add([no_picture])
+
+
+def test_a_row_is_evaluated_whole(bundle_editor, pictures, monkeypatch):
+    monkeypatch.setattr(bundle_editor.backend, "start", lambda edits: pytest.fail("work had begun"))
+    with pytest.raises(BadInput, match="leave deep_refresh at 1, or edit with the torch backend"):
+        bundle_editor.edit(pictures[0], "dog", steps=4, size=16, deep_refresh=2)
 
 
 WITHOUT_TORCH = """

@@ -88,6 +88,17 @@ def test_json_is_one_object_that_tells_how_to_repeat_the_run(edit, capsys, model
     np.testing.assert_array_equal(load_image("night.png"), load_image("again.png"))
 
 
+def test_savings_are_options(edit, capsys):
+    savings = ["--guidance-interval", "0:0.8", "--guidance-refresh", 2, "--deep-refresh", 2, "--steps", 5]
+    assert edit("a.png", "-p", "make it night", "-o", "night.png", "--json", *savings) == 0
+    report = json.loads(capsys.readouterr().out)
+    # 3, 1, 3, 1 and 1 rows; those of every second step are shallow
+    assert (report["row_evaluations"], report["shallow_evaluations"]) == (7, 2)
+    settings = report["settings"]
+    assert settings["guidance_interval"] == [0.0, 0.8]
+    assert (settings["guidance_refresh"], settings["deep_refresh"]) == (2, 2)
+
+
 def test_a_mask_keeps_what_is_black(edit, pictures):
     Image.new("L", (16, 16), 0).save("mask.png")
     assert edit("a.png", "-p", "make it night", "-o", "kept.png", "--mask", "mask.png", "--size", 16) == 0

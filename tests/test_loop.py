@@ -145,3 +145,26 @@ def test_an_edit_that_leaves_leaves_nothing_behind(loop, make_edit):
     loop.cancel(keys[1])
     backend = loop.backend
     assert not len(loop) and not backend._edits and not backend._batches and not backend._rows
+
+
+def test_a_step_of_some_edits_leaves_the_others_where_they_are(loop, make_edit):
+    alone = run(loop, make_edit(steps=2, seed=3))[0]
+    first, second = loop.add([make_edit(steps=2), make_edit(steps=2, seed=3)])
+    assert loop.step({first}) == []
+    assert loop.step({first}) == [first]
+    assert loop.step() == []
+    assert loop.step() == [second]
+    np.testing.assert_array_equal(loop.backend.latents(second), alone)
+
+
+def test_a_start_that_fails_leaves_nothing_behind(loop, make_edit, monkeypatch):
+    start = loop.backend.start
+
+    def failing(edits):
+        start(edits)
+        raise MemoryError
+
+    monkeypatch.setattr(loop.backend, "start", failing)
+    with pytest.raises(MemoryError):
+        loop.add([make_edit()])
+    assert not len(loop) and not loop.backend._edits

@@ -84,6 +84,30 @@ def test_four_channel_models_run_too():
     assert relative_error(ours, reference(latents, timesteps, context).sample) <= 1e-5
 
 
+@pytest.mark.parametrize("size", [(8, 8), (13, 9)], ids=str)
+@pytest.mark.parametrize("family", FAMILY)
+@torch.no_grad()
+def test_deep_features_of_another_step_stand_in_for_all_below_the_first_level(family, size):
+    reference = diffusers_unet(**FAMILY[family])
+    unet = UNet.load(reference.config, reference.state_dict())
+    before, now = torch.randn(2, 3, 8, *size)
+    context = torch.randn(3, 77, FAMILY[family]["cross_attention_dim"])
+    text = unet.text_keys_values(context)
+    whole, deep = unet.with_deep(before, torch.full((3,), 600.0), text)
+    assert torch.equal(whole, unet(before, torch.full((3,), 600.0), text))
+
+    blocks = [reference.mid_block, *reference.up_blocks]
+    kept = []
+    hook = blocks[-2].register_forward_hook(lambda module, inputs, output: kept.append(output))
+    reference(before, 600.0, context)
+    hook.remove()
+    assert relative_error(deep, kept[0]) <= 1e-5
+    blocks[-2].register_forward_hook(lambda module, inputs, output: kept[0])
+    expected = reference(now, 550.0, context).sample
+    shallow, same = unet.with_deep(now, torch.full((3,), 550.0), text, deep=deep)
+    assert relative_error(shallow, expected) <= 1e-5 and same is deep
+
+
 def test_loading_takes_the_tensors_over_without_a_copy():
     reference = diffusers_unet(**FAMILY["pocket"])
     state = reference.state_dict()

@@ -40,8 +40,8 @@ def train_pocket(
     stage: Annotated[
         str,
         typer.Argument(
-            help="all, or one of data, vae, clip, latents, unet, decoder, reader, captions, base, student, few, writer; "
-            "of --route paper triplets, pairs, unfiltered, paper, ablations."
+            help="all, or one of data, vae, clip, latents, unet, decoder, reader, captions, base, student, few, "
+            "writer; of --route paper triplets, pairs, unfiltered, paper, ablations."
         ),
     ] = "all",
     route: Annotated[

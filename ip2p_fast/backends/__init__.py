@@ -10,6 +10,7 @@ import numpy as np
 
 from ..guidance import RowPlan
 from ..samplers import NoiseSchedule
+from ..savings import ReusePlan
 from ..sharing import SharingPlan
 
 
@@ -63,6 +64,7 @@ class StepPlan:
     levels        [E, 2] float32          (alpha, sigma) of the latents after the step
     max_rows      most rows evaluated at once, or None
     sharing       which rows use other rows' attention maps, or None
+    reuse         what edits take from their own earlier steps, or None
     """
 
     edits: tuple[int, ...]
@@ -73,15 +75,20 @@ class StepPlan:
     levels: np.ndarray
     max_rows: int | None = None
     sharing: SharingPlan | None = None
+    reuse: ReusePlan | None = None
 
 
 class Backend(Protocol):
-    """Holds the edits in flight by key: latents, sampler history, image latents, text keys and values."""
+    """Holds the edits in flight by key: latents, sampler history, image latents, text keys and values.
+
+    reuses_deep  whether a row may take the deep features of an earlier step (`savings`)
+    """
 
     name: str
     device: str
     dtype: str
     info: ModelInfo
+    reuses_deep: bool
 
     def start(self, edits: Mapping[int, EditStart]) -> None:
         """Encodes pictures and texts, and puts the edits in flight."""

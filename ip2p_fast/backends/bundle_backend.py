@@ -87,6 +87,7 @@ class _Edit:
     history        [2, C, h, w] float32  earlier predictions, latest first
     image_latents  [C, h, w] float32     the VAE's mode, not scaled
     texts          of the null text and of the instruction, [77, D] float32 each
+    delta          [C, h, w] float32     guided prediction less that of the first row, kept for steps that recall it
     """
 
     x: np.ndarray
@@ -94,10 +95,13 @@ class _Edit:
     image_latents: np.ndarray
     texts: tuple[np.ndarray, np.ndarray]
     mask: _Mask | None
+    delta: np.ndarray | None = None
 
 
 class BundleBackend:
     """A Backend (see `backends`) over the graphs of a bundle."""
+
+    reuses_deep = False  # the graph evaluates a row whole
 
     def __init__(self, bundle: Bundle, runner: Runner) -> None:
         self.name, self.device, self.dtype = runner.name, runner.device, runner.dtype
@@ -139,7 +143,8 @@ class BundleBackend:
         if plan.sharing is not None:
             raise BadInput("edits that share attention maps need the torch backend")
         edits = [self._edits[key] for key in plan.edits]
-        x, history = self._guided_step(edits, plan)
+        step = self._guided_step if plan.reuse is None else self._reusing_step
+        x, history = step(edits, plan)
         for i, edit in enumerate(edits):
             edit.history = history[i]
             edit.x = x[i] if edit.mask is None else edit.mask.blend(x[i], *plan.levels[i])
@@ -163,19 +168,39 @@ class BundleBackend:
 
     def _guided_step(self, edits: Sequence[_Edit], plan: StepPlan) -> tuple[np.ndarray, np.ndarray]:
         """x' [E, C, h, w] and history' [E, 2, C, h, w], over at most max_rows rows at once."""
-        rows = np.arange(len(plan.rows.edit))
-        size = plan.max_rows or len(rows)
-        *before, last = [rows[first : first + size] for first in range(0, len(rows), size)]
-        others: Any = 0.0
-        for part in before:
-            _, history = self._run_rows(edits, plan, part, np.broadcast_to(_SUM_ONLY, plan.coefficients.shape))
-            others = others + history[:, 0]  # [E, C, h, w]
+        *before, last = _parts(np.arange(len(plan.rows.edit)), plan.max_rows)
+        others = self._sum_of_rows(edits, plan, np.concatenate(before)) if before else None
         x, history = self._run_rows(edits, plan, last, plan.coefficients)
-        if before:
+        if others is not None:
             b0, q = (plan.coefficients[:, i].reshape(-1, 1, 1, 1) for i in (1, 6))
             x, history = x + b0 * q * others, history.copy()
             history[:, 0] += q * others
         return x, history
+
+    def _reusing_step(self, edits: Sequence[_Edit], plan: StepPlan) -> tuple[np.ndarray, np.ndarray]:
+        """`_guided_step` with deltas kept and recalled: first rows whose edits keep run apart, to be told from the sum.
+
+        The graph only sums rows then, and the sampler's step is taken here.
+        """
+        reuse, rows = plan.reuse, np.arange(len(plan.rows.edit))
+        assert reuse is not None
+        first_of_edit = plan.rows.row_start[:-1]
+        apart = np.isin(rows, first_of_edit[reuse.keeps])
+        firsts = self._sum_of_rows(edits, plan, rows[apart])
+        guided = firsts + self._sum_of_rows(edits, plan, rows[~apart])  # [E, C, h, w]
+        for i in np.flatnonzero(reuse.recalls).tolist():
+            guided[i] += edits[i].delta
+        for i in np.flatnonzero(reuse.keeps).tolist():
+            edits[i].delta = guided[i] - firsts[i] / plan.rows.weight[first_of_edit[i]]
+        history = np.stack([edit.history for edit in edits])
+        return _sampler_step(np.stack([edit.x for edit in edits]), history, guided, plan.coefficients, plan.noise)
+
+    def _sum_of_rows(self, edits: Sequence[_Edit], plan: StepPlan, rows: np.ndarray) -> np.ndarray:
+        """The weighted sum of some rows by edit, [E, C, h, w]"""
+        total = np.zeros_like(plan.noise)
+        for part in _parts(rows, plan.max_rows):
+            total += self._run_rows(edits, plan, part, np.broadcast_to(_SUM_ONLY, plan.coefficients.shape))[1][:, 0]
+        return total
 
     def _run_rows(
         self, edits: Sequence[_Edit], plan: StepPlan, rows: np.ndarray, coefficients: np.ndarray
@@ -193,7 +218,7 @@ class BundleBackend:
         )
 
     def _row_inputs(self, edits: Sequence[_Edit], plan: StepPlan, rows: np.ndarray) -> dict[str, np.ndarray]:
-        place, conditions = (edits[0].x.shape, int(rows[0]), int(rows[-1])), plan.rows.conditions
+        place, conditions = (edits[0].x.shape, rows.tobytes()), plan.rows.conditions
         if place in self._rows and self._rows[place][:2] == (plan.edits, conditions):
             return self._rows[place][2]
         of_row = plan.rows.edit[rows]
@@ -226,3 +251,18 @@ class BundleBackend:
 
     def _run(self, graph: str, **inputs: np.ndarray) -> Sequence[np.ndarray]:
         return self._runner.run(graph, {name: np.ascontiguousarray(value) for name, value in inputs.items()})
+
+
+def _parts(rows: np.ndarray, size: int | None) -> list[np.ndarray]:
+    """Runs of at most `size` rows; none where there are no rows."""
+    return [rows[first : first + (size or len(rows))] for first in range(0, len(rows), size or len(rows) or 1)]
+
+
+def _sampler_step(
+    x: np.ndarray, history: np.ndarray, guided: np.ndarray, coefficients: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The step of `kernels.guided_step` from the guided prediction [E, C, h, w] on -> x', history'"""
+    a, b0, b1, b2, c, p, q = coefficients.T[:, :, None, None, None]  # each [E, 1, 1, 1]
+    clean = p * x + q * guided
+    x_next = a * x + b0 * clean + b1 * history[:, 0] + b2 * history[:, 1] + c * noise
+    return x_next, np.stack([clean, history[:, 0]], axis=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..errors import BadInput, MissingExtra
 from ..samplers import NoiseSchedule
+from ..savings import ReusePlan
 from ..sharing import SharingPlan
 from . import EditStart, ModelInfo, StepPlan
 
@@ -28,7 +28,9 @@ from ..layers import replace_group_norms
 from ..transformer import KeysValues, SharedMaps
 from ..unet import UNet
 from .cuda_graph import GraphedFunction
+from .reuse import exchange_deltas, predict
 from .shared_attention import blend, share
+from .step_tensors import EditState, Mask, RowInputs, StepNumbers, UNetInputs
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
@@ -78,75 +80,11 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-@dataclass(frozen=True)
-class _Mask:
-    """Where an edit may change the picture, and what it follows where it may not.
-
-    share  [h, w] float32     1 takes the edit, 0 the input
-    clean  [C, h, w] float32  the input's latents, scaled
-    noise  [C, h, w] float32  the edit's own start noise, unit normal
-    """
-
-    share: Tensor
-    clean: Tensor
-    noise: Tensor
-
-    def blend(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Blended diffusion (Avrahami et al. 2022): outside the mask, the input at the noise level of x."""
-        return torch.lerp(alpha * self.clean + sigma * self.noise, x, self.share)
-
-
-@dataclass
-class _Edit:
-    """One edit in flight; x and history may be views into the batch it last stepped with.
-
-    x              [C, h, w] float32
-    history        [2, C, h, w] float32  earlier predictions, latest first
-    image_latents  [C, h, w] dtype       the VAE's mode, not scaled; None where the UNet takes no picture
-    texts          keys and values of the null text and of the instruction, [1, heads, 77, d] each
-    attention      [2, h', w'] or None   what a local blend has seen so far
-    """
-
-    x: Tensor
-    history: Tensor
-    image_latents: Tensor | None
-    texts: tuple[list[KeysValues], list[KeysValues]]
-    mask: _Mask | None
-    attention: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What the rows of a plan read besides the latents; the same until edits join, leave or change guidance.
-
-    edit       [R] int64
-    start      [E + 1] int64
-    images     [R, C, h, w] dtype, zeros where the image is null; None where the UNet takes no picture
-    text       keys and values a layer, [R, heads, 77, d]
-    shared     whose attention maps the rows use; None where the UNet shares none
-    """
-
-    edit: Tensor
-    start: Tensor
-    images: Tensor | None
-    text: list[KeysValues]
-    shared: SharedMaps | None
-
-
-@dataclass
-class _Numbers:
-    """The numbers of one step, sent to the device in one copy."""
-
-    timesteps: Tensor  # [E]
-    coefficients: Tensor  # [E, 7]
-    weights: Tensor  # [R]
-    scales: Tensor  # [R, 2]
-    levels: Tensor  # [E, 2]
-    noise: Tensor  # [E, C, h, w]
-
-
 class TorchBackend:
-    """shares_maps: edits may take attention maps from others (`sharing`). Its steps are not captured in CUDA graphs."""
+    """shares_maps: edits may take attention maps from others (`sharing`).
+
+    Steps that share maps, or with edits that reuse, are not captured in CUDA graphs.
+    """
 
     name = "torch"
 
@@ -158,7 +96,7 @@ class TorchBackend:
         cuda_graph: bool = True,
         shares_maps: bool = False,
     ) -> None:
-        self._shares_maps = shares_maps
+        self._shares_maps, self.reuses_deep = shares_maps, not shares_maps
         self._device, self._dtype = device, dtype
         self.device, self.dtype = str(device), str(dtype).removeprefix("torch.")
         unet_config, vae_config = checkpoint.unet_config, dict(checkpoint.vae.config)
@@ -185,11 +123,11 @@ class TorchBackend:
         self.text_encoder = place(checkpoint.text_encoder).eval()
         graphed = cuda_graph and device.type == "cuda" and not shares_maps
         self._graphed = GraphedFunction(self._guided_step_of_tensors) if graphed else None
-        self._edits: dict[int, _Edit] = {}
+        self._edits: dict[int, EditState] = {}
         self._texts: OrderedDict[bytes, list[KeysValues]] = OrderedDict()
         # by size, what the last step left: edits of several sizes take turns without undoing each other's work
         self._batches: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor, Tensor]] = {}  # edits, x, history
-        self._rows: dict[tuple[int, ...], tuple[tuple[int, ...], bytes, _Rows]] = {}  # edits, conditions
+        self._rows: dict[tuple[int, ...], tuple[tuple[int, ...], bytes, RowInputs]] = {}  # edits, conditions
 
     @torch.inference_mode()
     def start(self, edits: Mapping[int, EditStart]) -> None:
@@ -202,8 +140,8 @@ class TorchBackend:
             x = noise * edit.scale
             mask = None
             if edit.mask is not None and latents is not None:
-                mask = _Mask(self._send(edit.mask), latents.float() * self.vae.config.scaling_factor, noise)
-            self._edits[key] = _Edit(
+                mask = Mask(self._send(edit.mask), latents.float() * self.vae.config.scaling_factor, noise)
+            self._edits[key] = EditState(
                 x=x,
                 history=torch.zeros((2, *x.shape), device=self._device),
                 image_latents=latents,
@@ -216,7 +154,9 @@ class TorchBackend:
         x, history = self._stacked(plan.edits)
         rows = self._row_inputs(plan)
         numbers = self._numbers(plan)
-        if self._graphed is not None and (plan.max_rows or len(rows.edit)) >= len(rows.edit):
+        if plan.reuse is not None:
+            x, history = self._reusing_step(x, history, rows, numbers, plan, plan.reuse)
+        elif self._graphed is not None and (plan.max_rows or len(rows.edit)) >= len(rows.edit):
             text = [tensor for keys_values in rows.text for tensor in keys_values]
             inputs = (rows.edit, rows.start, rows.images, *vars(numbers).values(), *text)
             x, history = self._graphed(x, history, *inputs)
@@ -249,28 +189,43 @@ class TorchBackend:
         self._rows.clear()
 
     def _guided_step(
-        self, x: Tensor, history: Tensor, rows: _Rows, numbers: _Numbers, max_rows: int | None
+        self, x: Tensor, history: Tensor, rows: RowInputs, numbers: StepNumbers, max_rows: int | None
     ) -> tuple[Tensor, Tensor]:
         """UNet on R rows, their weighted sum, and the sampler's step."""
+        inputs = self._unet_inputs(x, rows, numbers)
+        count = len(inputs.latents)
+        size = max_rows if max_rows and rows.shared is None else count
+        parts = [slice(first, first + size) for first in range(0, count, size)] if size < count else [None]
+        predictions = [self.unet(*inputs.of(part)) for part in parts]
+        prediction = predictions[0] if len(predictions) == 1 else torch.cat(predictions)
+        return guided_step(prediction, rows.start, numbers.weights, x, history, numbers.coefficients, numbers.noise)
+
+    def _reusing_step(
+        self, x: Tensor, history: Tensor, rows: RowInputs, numbers: StepNumbers, plan: StepPlan, reuse: ReusePlan
+    ) -> tuple[Tensor, Tensor]:
+        """`_guided_step` with what edits take from their own earlier steps."""
+        inputs = self._unet_inputs(x, rows, numbers)
+        kept = [self._edits[key].kept for key in plan.edits]
+
+        def evaluate(some: list[int] | None, deep: Tensor | None) -> tuple[Tensor, Tensor]:
+            return self.unet.with_deep(*inputs.of(some), deep)
+
+        prediction = predict(evaluate, plan.rows, reuse, kept, None if rows.shared else plan.max_rows).to(x.dtype)
+        exchange_deltas(prediction, numbers.weights, plan.rows, reuse, kept)
+        return guided_step(prediction, rows.start, numbers.weights, x, history, numbers.coefficients, numbers.noise)
+
+    def _unet_inputs(self, x: Tensor, rows: RowInputs, numbers: StepNumbers) -> UNetInputs:
         latents = x[rows.edit].to(self._dtype)  # [R, C, h, w]
         if rows.images is not None:
             latents = torch.cat([latents, rows.images], dim=1)  # [R, 2 C, h, w]
-        timesteps = numbers.timesteps[rows.edit]
-        size = max_rows if max_rows and rows.shared is None else len(latents)
-        predictions = []
-        for first in range(0, len(latents), size):
-            part = slice(first, first + size)
-            text = rows.text if size >= len(latents) else [(k[part], v[part]) for k, v in rows.text]
-            predictions.append(self.unet(latents[part], timesteps[part], text, rows.shared, numbers.scales[part]))
-        prediction = predictions[0] if len(predictions) == 1 else torch.cat(predictions)
-        return guided_step(prediction, rows.start, numbers.weights, x, history, numbers.coefficients, numbers.noise)
+        return UNetInputs(latents, numbers.timesteps[rows.edit], rows.text, rows.shared, numbers.scales)
 
     def _guided_step_of_tensors(self, x: Tensor, history: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
         """`_guided_step` on its inputs laid flat, as a graph takes them."""
         edit, start, images, timesteps, coefficients, weights, scales, levels, noise, *text = rest
-        rows = _Rows(edit, start, images, list(zip(text[::2], text[1::2], strict=True)), shared=None)
+        rows = RowInputs(edit, start, images, list(zip(text[::2], text[1::2], strict=True)), shared=None)
         return self._guided_step(
-            x, history, rows, _Numbers(timesteps, coefficients, weights, scales, levels, noise), None
+            x, history, rows, StepNumbers(timesteps, coefficients, weights, scales, levels, noise), None
         )
 
     def _keep_outside_masks(self, edits: Sequence[int], x: Tensor, levels: Tensor) -> Tensor:
@@ -285,7 +240,7 @@ class TorchBackend:
             return last[1], last[2]
         return torch.stack([s.x for s in states]), torch.stack([s.history for s in states])
 
-    def _blend(self, edits: tuple[int, ...], x: Tensor, rows: _Rows, plan: SharingPlan) -> None:
+    def _blend(self, edits: tuple[int, ...], x: Tensor, rows: RowInputs, plan: SharingPlan) -> None:
         assert rows.shared is not None
         states = [self._edits[key] for key in edits]
         seen = blend(x, [state.attention for state in states], rows.shared.word_maps, plan)
@@ -293,7 +248,7 @@ class TorchBackend:
         for state, attention in zip(states, seen, strict=True):
             state.attention = attention
 
-    def _row_inputs(self, plan: StepPlan) -> _Rows:
+    def _row_inputs(self, plan: StepPlan) -> RowInputs:
         size = self._edits[plan.edits[0]].x.shape
         conditions = plan.rows.conditions + (b"" if plan.sharing is None else plan.sharing.conditions)
         if size in self._rows and self._rows[size][:2] == (plan.edits, conditions):
@@ -308,7 +263,7 @@ class TorchBackend:
                 (torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer]))
                 for layer in zip(*texts, strict=True)
             ]
-        rows = _Rows(
+        rows = RowInputs(
             edit=torch.from_numpy(plan.rows.edit).to(self._device),
             start=torch.from_numpy(plan.rows.row_start).to(self._device),
             images=self._images(states, plan.rows.image),
@@ -318,7 +273,7 @@ class TorchBackend:
         self._rows[size] = (plan.edits, conditions, rows)
         return rows
 
-    def _images(self, states: Sequence[_Edit], given: np.ndarray) -> Tensor | None:
+    def _images(self, states: Sequence[EditState], given: np.ndarray) -> Tensor | None:
         """The image condition of each row: [R, C, h, w]"""
         images = [state.image_latents for state in states if state.image_latents is not None]
         if len(images) < len(states):
@@ -326,12 +281,12 @@ class TorchBackend:
         null = torch.zeros_like(images[0])
         return torch.stack([image if on else null for image, on in zip(images, given, strict=True)])
 
-    def _numbers(self, plan: StepPlan) -> _Numbers:
+    def _numbers(self, plan: StepPlan) -> StepNumbers:
         rows = plan.rows
         parts = [plan.timesteps, plan.coefficients, rows.weight, rows.scales, plan.levels, plan.noise]
         packed = self._send(np.concatenate([part.ravel() for part in parts]))
         split = packed.split([part.size for part in parts])
-        return _Numbers(*(tensor.view(part.shape) for tensor, part in zip(split, parts, strict=True)))
+        return StepNumbers(*(tensor.view(part.shape) for tensor, part in zip(split, parts, strict=True)))
 
     def _encode(self, image: np.ndarray) -> Tensor:
         """The mode of the VAE's posterior, not scaled. [H, W, 3] uint8 -> [C, h, w]"""
