@@ -47,6 +47,9 @@ def publish_unet(unet: UNet2DConditionModel, folder: Path) -> None:
     """Writes unet/."""
     _forget_graphs(folder)
     _half(unet).save_pretrained(folder / "unet")
+    config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)  # where the weights that it began with lay on this machine
+    _write(folder / "unet" / "config.json", config)
 
 
 def publish_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, size: Size, folder: Path) -> None:
