@@ -105,7 +105,7 @@ SIZES = {
             few=Stage(steps=600, batch=32, learning_rate=2e-4, warmup=20, ema=0.98),
             writer=_WRITER,
             paper_data=PaperData(captions=3_000, pairs=3_000),
-            paper=Stage(steps=2_000, batch=32, learning_rate=6e-4, muon=True),
+            paper=Stage(steps=1_500, batch=32, learning_rate=6e-4, muon=True),
             ablation=Stage(steps=1_000, batch=32, learning_rate=6e-4, muon=True),
         ),
         Size(
