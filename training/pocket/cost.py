@@ -112,7 +112,7 @@ def student_variants(students: Sequence[str]) -> tuple[Variant, ...]:
     """Variants of distilled models, each given as NAME=FOLDER, at STUDENT_STEPS; all else is the model's default.
 
     Raises:
-        BadInput: another form, a name twice, or no such folder.
+        BadInput: another form, a name twice or that of a family of VARIANTS, or no such folder.
     """
     variants: list[Variant] = []
     for given in students:
@@ -121,7 +121,7 @@ def student_variants(students: Sequence[str]) -> tuple[Variant, ...]:
             raise BadInput(f"--student is {given!r}: NAME=FOLDER is needed, the name of a to z, 0 to 9 and _")
         if not Path(folder).is_dir():
             raise BadInput(f"--student {given}: there is no folder {folder}")
-        if any(variant.family == name for variant in variants):
+        if any(variant.family == name for variant in (*VARIANTS, *variants)):
             raise BadInput(f"--student {given}: the name {name} is given twice")
         variants += [
             Variant(f"{name}_{steps}", f"{name} {steps}", name, {"steps": steps}, Path(folder))

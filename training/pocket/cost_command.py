@@ -43,8 +43,10 @@ def cost(
             measured = measure_cost(model, variants, limit, rounds, work, watch)
         rows = cost_rows(measured)
         if record is not None:
+            files = {"--record": record, "--figure": figure, "--document": document}
             options = [f"--model {model}", *(f"--student {one}" for one in student or ()), f"--limit {limit}"]
-            write_results(record, rows, f"ip2p-fast evaluate cost {' '.join(options)} --record {record.as_posix()}")
+            options += [f"{option} {path.as_posix()}" for option, path in files.items() if path is not None]
+            write_results(record, rows, rerun=f"ip2p-fast evaluate cost {' '.join(options)}")
     if figure is not None:
         draw_cost(figure, rows)
     if document is not None and record is not None:

@@ -153,11 +153,14 @@ def _draw_points(axes: Any, rows: Sequence[Row], families: Sequence[str], cost: 
             label=family,
         )
     best = frontier(rows, cost)
-    axes.step([cost_of(row, cost) for row in best], [row.value for row in best], where="post", color="0.5", zorder=0)
+    costs = [cost_of(row, cost) for row in best] + [max(cost_of(row, cost) for row in rows)]
+    reached = [row.value for row in best] + [best[-1].value]
+    axes.step(costs, reached, where="post", color="0.5", zorder=0, label="frontier")
     axes.set_xscale("log")
     axes.set(xlabel=label, ylabel="edits that do as asked and keep the rest")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     axes.grid(alpha=0.25)
 
 
@@ -180,6 +183,8 @@ def _draw_labels(axes: Any, renderer: Any, rows: Sequence[Row], cost: str) -> No
                 va="center",
                 arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
             )
+            text.set_in_layout(False)
+            text.update_positions(renderer)
             box = Text.get_window_extent(text, renderer).padded(2)  # an annotation's own would hold its line too
             inside = axes.bbox.contains(box.x0, box.y0) and axes.bbox.contains(box.x1, box.y1)
             if inside and not box.count_contains(points) and box.count_overlaps(taken) == 0:
