@@ -27,7 +27,9 @@ def test_no_request_that_the_schema_allows_or_forbids_is_a_5xx(server, mode):
         @given(case=operation.as_strategy(mode))
         def answered(case):
             response = case.call()
-            assert response.status_code < 500, response.text
+            # a deadline of next to nothing is in the schema, and is refused with 503 as any that cannot be met
+            missed = response.status_code == 503 and response.json()["error"]["code"] == "deadline"
+            assert response.status_code < 500 or missed, response.text
 
         answered()
 

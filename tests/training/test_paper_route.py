@@ -18,6 +18,7 @@ from ip2p_fast.training.pocket import language, paper_data
 from ip2p_fast.training.pocket.paper_data import sources_of
 from ip2p_fast.training.pocket.paper_route import ABLATIONS, PAPER, shares, trained_folder
 from ip2p_fast.training.pocket.publish import publish_base, publish_clip, publish_index, publish_vae
+from ip2p_fast.training.pocket.reader import Reader, save_reader
 from ip2p_fast.training.pocket.scene import edits
 from ip2p_fast.training.pocket.sizes import PaperData
 from ip2p_fast.training.pocket.split import draw_pair, is_held_out
@@ -41,7 +42,7 @@ def model(tmp_path_factory):
     publish_clip(build_clip(TINY, tokenizer), tokenizer, TINY, folder)
     publish_index(TINY, folder)
     publish_base(build_unet(TINY, in_channels=4), TINY, folder)
-    (folder / "reader").mkdir()
+    save_reader(Reader(TINY.pixels), folder / "reader")
     folder.with_name("model-writer").symlink_to(SHIPPED_WRITER, target_is_directory=True)
     # CLIP's choice has tests of its own; this one is untrained
     anything = {"text_image": -1.0, "direction": -1.0, "image": -1.0, "most": 2}
@@ -61,6 +62,7 @@ def test_pairs_are_drawn_until_as_many_are_kept_as_were_asked_for(routed):
     work, figures, told = routed
     assert figures["pairs"]["pairs_kept"] == TINY.paper_data.pairs == figures["unfiltered"]["unfiltered_kept"]
     assert figures["pairs"]["pairs_drawn"] < TINY.paper_data.captions * TINY.paper_data.samples
+    assert 0 < figures["pairs"]["pairs_audited"] <= TINY.paper_data.pairs
     assert len(list(read_pairs(work.runs / "tiny-pairs"))) >= TINY.paper_data.pairs
     assert {stage for stage, _, _ in told} >= {"triplets", "pairs", "unfiltered"}
     assert all(0 <= done <= 1 for _, done, _ in told)

@@ -6,15 +6,19 @@ ablations of the data (InstructPix2Pix, figure 10) are the same training on part
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+from ..dataset.forms.formats import read_pairs
+from .pair_audit import audit
 from .paper_data import Advance, draw_paper_pairs, paper_latents, sources_of, write_scene_triplets
 from .parallel import rank, world
 from .publish import base_folder, publish_beside, text_tower
+from .reader import load_reader
 from .sizes import Stage
 from .stages import Route, Work, load_clip, load_latents, load_unet, load_vae
 from .unet import Latents, diffusion_loss, fit, with_image_channels
@@ -51,14 +55,17 @@ def _unfiltered(work: Work) -> dict[str, float]:
 
 
 def _draw(work: Work, name: str, filtered: bool) -> dict[str, float]:
-    """Draws the pairs, and encodes them once for all trainings on them."""
+    """Draws the pairs, encodes them once for all trainings on them, and has the reader say what they show."""
     out, data, sources = work.runs / f"{work.size.name}-{name}", work.size.paper_data, sources_of(work.model)
     counts = draw_paper_pairs(_triplets_file(work), out, data, sources, filtered, work.device, _watch(work, name))
     clip, tokenizer = load_clip(work.model, work.device)
     latents = paper_latents(out, data.pairs, load_vae(work.model, work.device), text_tower(clip), tokenizer)
     torch.save(vars(latents), _latents_file(work, name))
     drawn = sum(count for outcome, count in counts.items() if outcome.startswith("samples "))
-    return {f"{name}_kept": float(len(latents.latents)), f"{name}_drawn": float(drawn)}
+    found = audit(load_reader(work.model / "reader", work.device), itertools.islice(read_pairs(out), data.pairs))
+    figures = {"kept": len(latents.latents), "drawn": drawn, "audited": found.pairs}
+    figures |= {"as_captioned": found.as_captioned, "changed_as_asked": found.changed, "kept_the_rest": found.kept}
+    return {f"{name}_{figure}": float(value) for figure, value in figures.items()}
 
 
 def _paper(work: Work) -> dict[str, float]:
