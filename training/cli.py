@@ -41,7 +41,7 @@ def train_pocket(
         str,
         typer.Argument(
             help="all, or one of data, vae, clip, latents, unet, decoder, reader, captions, base, student, few, "
-            "writer; of --route paper triplets, pairs, unfiltered, paper, ablations."
+            "writer; of --route paper triplets, pairs, unfiltered, paper, ablations, control."
         ),
     ] = "all",
     route: Annotated[

@@ -21,7 +21,7 @@ if ! "$python" -c "import ip2p_fast.training" 2>/dev/null; then
 fi
 
 for step in rendered:{data,vae,clip,latents,unet,decoder,reader,captions,base,student,few,writer} \
-    paper:{triplets,pairs,unfiltered,paper,ablations}; do
+    paper:{triplets,pairs,unfiltered,paper,ablations,control}; do
     route=${step%:*} stage=${step#*:}
     [ -e "$runs/$size-$stage.done" ] && continue
     left=$((deadline - $(date +%s) - 20))
@@ -50,4 +50,4 @@ for folder in "$model" "$model-base" "$model-student" "$model-writer" "$runs/$si
         fi
     done
 done
-if [ -e "$runs/$size-ablations.done" ]; then echo finished; else echo "not finished: call again"; fi
+if [ -e "$runs/$size-control.done" ]; then echo finished; else echo "not finished: call again"; fi

@@ -14,6 +14,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from ..dataset.forms.formats import read_pairs
+from .data import draw_pairs
 from .pair_audit import audit
 from .paper_data import Advance, draw_paper_pairs, paper_latents, sources_of, write_scene_triplets
 from .parallel import rank, world
@@ -21,14 +22,14 @@ from .publish import base_folder, publish_beside, text_tower
 from .reader import load_reader
 from .sizes import Stage
 from .stages import Route, Work, load_clip, load_latents, load_unet, load_vae
-from .unet import Latents, diffusion_loss, fit, with_image_channels
+from .unet import Latents, diffusion_loss, fit, prepare_latents, with_image_channels
 
 ABLATIONS = {"full": 1.0, "tenth": 0.1, "hundredth": 0.01, "unfiltered": 1.0}
 """Shares of the pairs that the models of figure 10 are trained on; the last one's pairs CLIP has not chosen."""
 
 
 def trained_folder(work: Work, name: str) -> Path:
-    """Where a model of this route is published: `paper`, or one of ABLATIONS."""
+    """Where a model of this route is published: `paper`, `control`, or one of ABLATIONS."""
     return work.runs / f"{work.size.name}-{name}-model"
 
 
@@ -81,6 +82,16 @@ def _ablations(work: Work) -> dict[str, float]:
     return {}
 
 
+def _control(work: Work) -> dict[str, float]:
+    """What the same training makes of as many rendered pairs: it tells what the pairs cost from what few pairs do."""
+    pairs = draw_pairs("train", work.size.paper_data.pairs, work.size.pixels)
+    clip, tokenizer = load_clip(work.model, work.device)
+    data = prepare_latents(pairs, load_vae(work.model, work.device), text_tower(clip), tokenizer, work.seed)
+    forwards = Latents(data.latents, data.contexts, data.texts[:, :1, :1], data.scale)
+    _train(work, "control", work.size.ablation, forwards)
+    return {}
+
+
 def _train(work: Work, name: str, stage: Stage, data: Latents) -> None:
     torch.manual_seed(work.seed)
     unet = with_image_channels(load_unet(base_folder(work.model)))
@@ -109,6 +120,7 @@ PAPER = Route(
         "unfiltered": _unfiltered,
         "paper": _paper,
         "ablations": _ablations,
+        "control": _control,
     },
     parallel=("paper", "ablations"),
 )
