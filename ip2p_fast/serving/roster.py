@@ -81,8 +81,8 @@ class Roster:
             needed = self.seconds_to_finish(entries)
             if seconds is not None and needed > seconds:
                 raise TooLate(
-                    f"this would be done in {needed:.2f} s and may take {max(seconds, 0):.2f} s: ask later, for fewer steps, "
-                    "or with a later deadline",
+                    f"this would be done in {needed:.2f} s and may take {max(seconds, 0):.2f} s: ask later, for "
+                    "fewer steps, or with a later deadline",
                     retry_after=needed - seconds,
                 )
             self.waiting.extend(entries)

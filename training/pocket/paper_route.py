@@ -64,7 +64,7 @@ def _draw(work: Work, name: str, filtered: bool) -> dict[str, float]:
     torch.save(vars(latents), _latents_file(work, name))
     drawn = sum(count for outcome, count in counts.items() if outcome.startswith("samples "))
     found = audit(load_reader(work.model / "reader", work.device), itertools.islice(read_pairs(out), data.pairs))
-    figures = {"kept": len(latents.latents), "drawn": drawn, "audited": found.pairs}
+    figures: dict[str, float] = {"kept": len(latents.latents), "drawn": drawn, "audited": found.pairs}
     figures |= {"as_captioned": found.as_captioned, "changed_as_asked": found.changed, "kept_the_rest": found.kept}
     return {f"{name}_{figure}": float(value) for figure, value in figures.items()}
 

@@ -121,11 +121,12 @@ def test_a_run_killed_while_it_trains_goes_on_with_the_same_losses(trained, base
     assert not (tmp_path / "killed" / "model_index.json").exists()
     assert main([*arguments, "--resume", "auto", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["samples"] == 24
-    # PyTorch's sums may differ in their last bits from run to run, and AdamW makes more of that in a small gradient
-    assert losses(tmp_path / "killed") == pytest.approx(losses(trained[0]), rel=1e-5)
+    # with several threads sums differ in their last bits from run to run, and AdamW makes of that in a small gradient
+    # a change of up to its step of 1e-3
+    assert losses(tmp_path / "killed") == pytest.approx(losses(trained[0]), rel=1e-4)
     ours, theirs = unet_of(tmp_path / "killed"), unet_of(trained[0])
     for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-3)
 
 
 def test_two_processes_have_the_losses_of_one_at_the_same_samples_a_step(trained, base_model, shards, tmp_path):
@@ -144,7 +145,7 @@ def test_two_processes_have_the_losses_of_one_at_the_same_samples_a_step(trained
     ]
     assert [process.wait(240) for process in processes] == [0, 0]
     # sums in another order differ in the last bits of float32
-    assert losses(tmp_path / "two") == pytest.approx(losses(trained[0]), rel=1e-5)
+    assert losses(tmp_path / "two") == pytest.approx(losses(trained[0]), rel=1e-4)
 
 
 def test_accumulation_changes_the_order_of_sums_alone(trained, base_model, shards, tmp_path):
@@ -156,7 +157,7 @@ def test_accumulation_changes_the_order_of_sums_alone(trained, base_model, shard
 def test_recomputed_activations_change_no_loss(trained, base_model, shards, tmp_path):
     recipe = quick(steps=2, checkpointing=True)
     train(Job(base_model, (shards,), tmp_path / "model", recipe))
-    assert losses(tmp_path / "model") == pytest.approx(losses(trained[0])[:2], rel=1e-6)
+    assert losses(tmp_path / "model") == pytest.approx(losses(trained[0])[:2], rel=1e-5)
 
 
 @pytest.mark.slow
