@@ -44,12 +44,9 @@ def demo(
 
 
 def _captions(count: int, seed: int) -> list[str]:
-    import numpy as np
+    from ..pocket.paper_data import scene_caption
 
-    from ..pocket.language import caption
-    from ..pocket.split import draw_pair
-
-    return [caption(draw_pair("train", i).scene, np.random.default_rng([seed, i])) for i in range(count)]
+    return [scene_caption(i, seed) for i in range(count)]
 
 
 def _tell(command: list[object]) -> None:

@@ -72,7 +72,7 @@ def sources_of(model: Path) -> Sources:
 
 def write_scene_triplets(path: Path, count: int, writer: str, device: str, advance: Advance) -> dict[str, int]:
     """Has a writer write to the captions of `count` training scenes; goes on where an earlier call stopped."""
-    captions = (Caption(i + 1, _caption(i)) for i in range(count))
+    captions = (Caption(i + 1, scene_caption(i)) for i in range(count))
     settings = {"captions": count, "writer": writer, **vars(Sampling())}
     with Journal(path, settings, resume=True) as journal:
         return write_triplets(
@@ -129,8 +129,9 @@ def paper_latents(
     return Latents(latents, contexts, texts[:, None, None], float(vae.config["scaling_factor"]))
 
 
-def _caption(index: int) -> str:
-    return language.caption(draw_pair("train", index).scene, np.random.default_rng([0, index]))
+def scene_caption(index: int, seed: int = 0) -> str:
+    """The caption of a training scene, in a phrasing of its own."""
+    return language.caption(draw_pair("train", index).scene, np.random.default_rng([seed, index]))
 
 
 def _training_lines(lines: Iterable[Numbered]) -> Iterator[Numbered]:

@@ -14,6 +14,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from ..dataset.forms.formats import read_pairs
+from ..trainer.parts import grow
 from .data import draw_pairs
 from .pair_audit import audit
 from .paper_data import Advance, draw_paper_pairs, paper_latents, sources_of, write_scene_triplets
@@ -22,7 +23,7 @@ from .publish import base_folder, publish_beside, text_tower
 from .reader import load_reader
 from .sizes import Stage
 from .stages import Route, Work, load_clip, load_latents, load_unet, load_vae
-from .unet import Latents, diffusion_loss, fit, prepare_latents, with_image_channels
+from .unet import Latents, diffusion_loss, fit, prepare_latents
 
 ABLATIONS = {"full": 1.0, "tenth": 0.1, "hundredth": 0.01, "unfiltered": 1.0}
 """Shares of the pairs that the models of figure 10 are trained on; the last one's pairs CLIP has not chosen."""
@@ -94,7 +95,8 @@ def _control(work: Work) -> dict[str, float]:
 
 def _train(work: Work, name: str, stage: Stage, data: Latents) -> None:
     torch.manual_seed(work.seed)
-    unet = with_image_channels(load_unet(base_folder(work.model)))
+    unet = load_unet(base_folder(work.model))
+    grow(unet)
     run = work.run(name)
     trained: UNet2DConditionModel = fit(unet, diffusion_loss(unet, data, stage.batch // world()), stage, run)
     if rank() == 0:

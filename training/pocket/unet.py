@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -68,19 +67,6 @@ def build_unet(size: Size, in_channels: int = 8) -> UNet2DConditionModel:
         # in this family of configs the name means the number of heads
         attention_head_dim=tuple(width // 32 for width in size.unet_widths),
     )
-
-
-def with_image_channels(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """A copy of a text-to-image UNet with four more channels in, for the picture to edit.
-
-    What they are read with is zero, so that it begins as the model that it was (InstructPix2Pix, section 3.2).
-    """
-    config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
-    grown = UNet2DConditionModel(**config | {"in_channels": 8})
-    state = unet.state_dict()
-    state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, 4))  # [C, 4, 3, 3] -> [C, 8, 3, 3]
-    grown.load_state_dict(state)
-    return grown
 
 
 def prepare_latents(
