@@ -83,6 +83,7 @@ def write_int8(bundle: Bundle, samples: Sequence[SampleEdit]) -> dict[str, Any]:
     recorder = _Recorder(exact, keep_every=-(-len(samples) * _steps(bundle) // STEPS_KEPT))
     expected = _edit_all(bundle, recorder, samples)
     model = core.read_model(bundle.folder / bundle.graphs["guided_step"].file)
+    _multiply_by_stored(model)
     with _quiet():
         try:
             dataset = nncf.Dataset(recorder.inputs, lambda inputs: inputs)
@@ -99,6 +100,22 @@ def write_int8(bundle: Bundle, samples: Sequence[SampleEdit]) -> dict[str, Any]:
     psnr = [_psnr(one, other) for one, other in zip(_edit_all(bundle, runner, samples), expected, strict=True)]
     quality = {"psnr_db": float(np.mean(psnr)), "lowest_psnr_db": min(psnr), "edits": len(psnr)}
     return facts | {"quality": quality | {"steps": _steps(bundle)}}
+
+
+def _multiply_by_stored(model: openvino.Model) -> None:
+    """x W^T by products that transpose W themselves, in the place of those that are given the W^T of an operation.
+
+    The graphs turn the stored weights, as ONNX's MatMul cannot. NNCF does not see through that: a linear layer's
+    weights, no constant of the product's own, would stay in floating point.
+    """
+    for product in model.get_ordered_ops():
+        if product.get_type_name() != "MatMul" or any(product.get_attributes().values()):
+            continue
+        turned = product.input_value(1).get_node()
+        if turned.get_type_name() == "Transpose" and len(turned.get_output_partial_shape(0)) == 2:
+            straight = openvino.opset13.matmul(product.input_value(0), turned.input_value(0), False, True)
+            straight.set_friendly_name(product.get_friendly_name())
+            product.output(0).replace(straight.output(0))
 
 
 class _Recorder:

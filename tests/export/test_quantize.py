@@ -7,6 +7,7 @@ import re
 import shutil
 
 import numpy as np
+import openvino
 import pytest
 
 from ip2p_fast import Editor, ModelError
@@ -61,7 +62,23 @@ def test_the_quality_is_that_of_the_edits(told_and_bundle, samples):
 def test_weights_are_bytes(told_and_bundle):
     _, bundle = told_and_bundle
     files = read_bundle(bundle).files
-    assert files["guided_step_int8.bin"].bytes < 0.6 * files["unet.safetensors"].bytes
+    assert files["guided_step_int8.bin"].bytes < 0.35 * files["unet.safetensors"].bytes  # of float32's; biases stay so
+
+
+def test_every_convolution_and_linear_layer_has_int8_weights(told_and_bundle):
+    model = openvino.Core().read_model(told_and_bundle[1] / "guided_step_int8.xml")
+    layers = [node for node in model.get_ordered_ops() if node.get_type_name() in ("Convolution", "MatMul")]
+    dtypes = [_dtype_of_weights(layer) for layer in layers]
+    assert dtypes.count(None) == 2 * 2 * 4  # the two products of the two attentions of four transformers
+    assert set(dtypes) == {None, "i8"}
+
+
+def _dtype_of_weights(layer):
+    """Of the constant that a layer's second input is made of by operations of one thing; None where there is none."""
+    node = layer.input_value(1).get_node()
+    while node.get_type_name() in ("Convert", "Multiply", "Subtract", "Reshape", "Transpose"):
+        node = node.input_value(0).get_node()
+    return node.get_element_type().get_type_name() if node.get_type_name() == "Constant" else None
 
 
 def test_int8_is_refused_where_the_bundle_or_the_library_has_none(tiny_bundle, told_and_bundle):
