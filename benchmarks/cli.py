@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +17,7 @@ from typer.core import TyperGroup
 
 from ip2p_fast.errors import BadInput
 
+from .compare import Change
 from .results import Results, write_results
 from .table import RESULTS, ROOT, check_tables, write_tables
 
@@ -69,6 +72,29 @@ def run(
     print(folder)
 
 
+@app.command("compare")
+def compare(
+    before: Annotated[Path, typer.Argument(help="A results file.", show_default=False)],
+    after: Annotated[Path, typer.Argument(help="The same benchmark, measured later.", show_default=False)],
+    any_machine: Annotated[
+        bool, typer.Option("--any-machine", help="Compare files of different machines too.")
+    ] = False,
+    fail: Annotated[bool, typer.Option("--fail-on-regression", help="Exit with 1 if a figure got worse.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what moved beyond noise between two results files."""
+    from .compare import compare as compare_files
+    from .results import read_results
+
+    changes = compare_files(read_results(before), read_results(after), any_machine)
+    if as_json:
+        print(json.dumps({"changes": [asdict(change) for change in changes]}))
+    else:
+        Console().print(_changes(changes))
+    if fail and any(change.worse for change in changes):
+        raise typer.Exit(1)
+
+
 @app.command("table")
 def table() -> None:
     """Redraw the tables of README.md and docs/benchmarks.md from benchmarks/results."""
@@ -89,6 +115,18 @@ def _summary(written: dict[str, Results]) -> Table:
             target = "" if row.target is None else f"{row.target:g}"
             met = {None: "", True: "yes", False: "no"}[row.met]
             found.add_row(row.id, f"{row.value:.4g}", row.unit, target, met)
+    return found
+
+
+def _changes(changes: Sequence[Change]) -> Table:
+    found = Table("id", "before", "after", "unit", "change", "verdict")
+    for change in changes:
+        before, after = ("" if value is None else f"{value:.4g}" for value in (change.before, change.after))
+        verdict = "worse" if change.worse else "better" if change.moved else "within noise"
+        if change.before is None or change.after is None:
+            verdict = "new" if change.before is None else "gone"
+        share = "" if change.share is None else f"{change.share:+.1%}"
+        found.add_row(change.id, before, after, change.unit, share, verdict)
     return found
 
 

@@ -62,7 +62,7 @@ def measure(bench: Bench) -> list[Row]:
     case = Case(8 * latents, cpu)
     with tempfile.TemporaryDirectory() as folder:
         bench.watching("exporting a model of SD1.5's size, with int8")
-        bundle = _bundle(shape, latents, Path(folder))
+        bundle = export_random(shape, latents, Path(folder))
         memory = _memory(bundle, 8 * latents if bench.quick else 512)
         heats = []
         for name, peers in (("PyTorch", _pytorch_peers), ("OpenVINO", _openvino_peers)):
@@ -85,7 +85,7 @@ def measure(bench: Bench) -> list[Row]:
     ]
 
 
-def _bundle(shape: Shape, latents: int, folder: Path) -> Path:
+def export_random(shape: Shape, latents: int, folder: Path) -> Path:
     """A random model exported by the command, int8 calibrated on one short edit of the size that is timed."""
     model = save_random_model(shape, folder / "model")
     config = model / "unet" / "config.json"

@@ -1,20 +1,25 @@
 """The tables of the documents, drawn from the results files: README.md shows what has a target, docs/benchmarks.md all.
 
-A document says where its table goes with the two marker lines; everything between them is replaced.
+Reports have a table in a document of their own, and a plot beside it. A document says where its table goes with two
+marker lines; everything between them is replaced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ip2p_fast.errors import BadInput
 
+from . import breakdown_report, plots
 from .results import Results, Row, read_results
+from .serving import report as load_report
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().with_name("results")
+REPORTS = (load_report, breakdown_report)
 README, FULL = Path("README.md"), Path("docs/benchmarks.md")
 
 
@@ -25,13 +30,17 @@ def write_tables(root: Path, results: Path) -> list[Path]:
         if path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
             changed.append(path)
+    for report, found in _unplotted(root, results):
+        report.draw(found, root / report.PLOT)
+        changed.append(root / report.PLOT)
     return changed
 
 
 def check_tables(root: Path, results: Path) -> None:
-    """Raises BadInput if a document's table is not what its results files give, or as `drawn`."""
-    texts = drawn(root, results)
-    if old := [str(path) for path, text in texts.items() if path.read_text(encoding="utf-8") != text]:
+    """Raises BadInput if a document's table or plot is not what its results files give, or as `drawn`."""
+    old = [str(path) for path, text in drawn(root, results).items() if path.read_text(encoding="utf-8") != text]
+    old += [str(root / report.PLOT) for report, _ in _unplotted(root, results)]
+    if old:
         raise BadInput(f"{', '.join(old)} and {results} differ: run ip2p-fast bench table")
 
 
@@ -47,7 +56,11 @@ def drawn(root: Path, results: Path) -> dict[Path, str]:
     documents = {root / path: table for path, table in tables.items() if (root / path).exists()}
     if not documents:
         raise BadInput(f"{root} has neither {README} nor {FULL}: run this in a checkout of ip2p-fast")
-    return {path: between_markers(path, table) for path, table in documents.items()}
+    texts = {path: between_markers(path, table) for path, table in documents.items()}
+    for report in REPORTS:
+        if report.SUITE in files and (path := root / report.DOCUMENT).exists():
+            texts[path] = between_markers(path, report.table(files[report.SUITE]), report.BEGIN, report.END)
+    return texts
 
 
 def targets_table(files: Mapping[str, Results]) -> str:
@@ -66,6 +79,18 @@ def targets_table(files: Mapping[str, Results]) -> str:
 def full_tables(files: Mapping[str, Results]) -> str:
     """A section a results file: every row with its spread, then the machine, the commit and how to run it again."""
     return "\n\n".join(_section(name, found) for name, found in files.items())
+
+
+def _unplotted(root: Path, results: Path) -> list[tuple[Any, Results]]:
+    """Reports whose plot is absent or of other results, with those that it should be of."""
+    found = []
+    for report in REPORTS:
+        path = results / f"{report.SUITE}.json"
+        if path.exists() and (root / report.DOCUMENT).exists():
+            measured = read_results(path)
+            if not plots.is_of(root / report.PLOT, measured):
+                found.append((report, measured))
+    return found
 
 
 def _section(name: str, found: Results) -> str:

@@ -133,6 +133,9 @@ class _Recorder:
             self._seen += 1
         return self._runner.run(graph, inputs)
 
+    def settle(self) -> None:
+        """Nothing to do: an edit at a time has few shapes."""
+
 
 def _steps(bundle: Bundle) -> int:
     return int(bundle.defaults.get("steps", 20))

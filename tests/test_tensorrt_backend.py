@@ -23,6 +23,7 @@ from ip2p_fast.backends.cuda_memory import CudaDevice
 from ip2p_fast.backends.tensorrt_backend import TensorRtRunner
 from ip2p_fast.backends.tensorrt_engine import Limits, build_engine, build_engines, read_engines
 from ip2p_fast.backends.tensorrt_library import KIND, LOG, VERSION, trt
+from ip2p_fast.backends.tensorrt_timing import keep_timings, use_timings
 from ip2p_fast.bundle import GRAPHS, Graph, TensorSpec, read_bundle
 from ip2p_fast.checkpoints import POCKET
 from ip2p_fast.cli import main
@@ -56,6 +57,35 @@ def test_the_command_builds_every_graph_and_says_for_what(built):
     assert told["limits"] == {"edits": 2, "smallest": 8, "size": 16, "largest": 24}
     limits, files = read_engines(read_bundle(folder), "sm89")
     assert limits.edits == 2 and all(path.stat().st_size > 10_000 for path in files.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+@pytest.mark.parametrize("stored", [None, b"", b"damaged" * 40])
+def test_a_timing_cache_is_kept_whatever_was_there(stored, tmp_path):
+    """TensorRT-RTX's caches are empty, but what reads and writes them is the same."""
+    path = tmp_path / "a.timings"
+    if stored is not None:
+        path.write_bytes(stored)
+    for _ in range(2):
+        config = trt.Builder(LOG).create_builder_config()
+        use_timings(config, path)
+        assert config.get_timing_cache() is not None
+        keep_timings(config, path)
+    assert path.stat().st_size > 0 and path.read_bytes() != stored
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_a_build_reads_and_extends_the_timings_beside_its_engines(tiny_bundle, tmp_path, monkeypatch):
+    bundle = read_bundle(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    timings = tensorrt_engine.timings_file(bundle, "sm89")
+    timings.parent.mkdir()
+    build_engine(bundle, "text_encoder", "sm89", Limits.of(bundle))
+    assert not timings.exists()  # TensorRT-RTX measures nothing
+    monkeypatch.setattr(tensorrt_engine, "KIND", "tensorrt")
+    monkeypatch.setattr(tensorrt_engine, "timings_file", lambda *_: timings)
+    build_engine(bundle, "text_encoder", "sm89", Limits.of(bundle))
+    assert timings.is_file()
 
 
 def test_engines_for_another_gpu_or_bundle_are_not_taken(built, tiny_student_bundle):

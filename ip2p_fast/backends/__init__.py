@@ -110,3 +110,6 @@ class Backend(Protocol):
 
     def drop(self, edits: Sequence[int]) -> None:
         """Forgets the edits."""
+
+    def settle(self) -> None:
+        """The warm-up is over: shapes that did not come in it run as they can, and no step waits for a compiler."""

@@ -40,6 +40,9 @@ class Runner(Protocol):
         An input that is the same array object as in the last call of the graph has the same content.
         """
 
+    def settle(self) -> None:
+        """From now on, calls of new shapes are not compiled for."""
+
 
 def opened(
     model: Any, dtype: str = "auto", dtypes: Callable[[Bundle], Sequence[str]] = lambda bundle: (bundle.dtype,)
@@ -166,6 +169,9 @@ class BundleBackend:
             self._edits.pop(key, None)
         self._rows.clear()  # keys may be given anew
 
+    def settle(self) -> None:
+        self._runner.settle()
+
     def _guided_step(self, edits: Sequence[_Edit], plan: StepPlan) -> tuple[np.ndarray, np.ndarray]:
         """x' [E, C, h, w] and history' [E, 2, C, h, w], over at most max_rows rows at once."""
         *before, last = _parts(np.arange(len(plan.rows.edit)), plan.max_rows)
@@ -225,9 +231,12 @@ class BundleBackend:
         texts = [edits[i].texts[int(text)] for i, text in zip(of_row, plan.rows.text[rows], strict=True)]
         different = {id(text): text for text in texts}  # rows of one text share its keys and values
         index = {name: i for i, name in enumerate(different)}
+        # as many as edits of different instructions and one negative prompt have, so that shapes are few
+        spare = len(edits) + (not self.info.distilled) - len(different)
+        contexts = [*different.values(), *texts[-1:] * spare]
         inputs = {
             "image_latents": np.stack([edit.image_latents for edit in edits]),
-            "contexts": np.stack(list(different.values())),
+            "contexts": np.stack(contexts),
             "edit": of_row,
             "context": np.array([index[id(text)] for text in texts], np.int64),
             "image_on": plan.rows.image[rows],

@@ -78,6 +78,9 @@ class OnnxRunner:
             return self._bound[graph].run(inputs)
         return self._sessions[graph].run(None, dict(inputs))
 
+    def settle(self) -> None:
+        """Nothing to do: sessions run any shape as it comes."""
+
 
 class Bound:
     """A session whose inputs and outputs are bound to memory of a device.

@@ -86,6 +86,9 @@ class TensorRtRunner:
         self._latest[graph] = key
         return self._calls[key].run(inputs)
 
+    def settle(self) -> None:
+        """Nothing to do: engines are built before."""
+
 
 class _Call:
     """One engine at one set of shapes, with its inputs and outputs on the GPU."""

@@ -22,6 +22,7 @@ from ..model_files import read_json
 from ..whole import sha256_of, whole
 from .cuda_memory import CudaDevice
 from .tensorrt_library import KIND, LOG, RTX, VERSION, trt
+from .tensorrt_timing import keep_timings, use_timings
 
 FOLDER = "tensorrt"
 """In the bundle's own; a folder for each GPU and version in it."""
@@ -112,6 +113,11 @@ def engines_folder(bundle: Bundle, gpu: str) -> Path:
     return bundle.folder / FOLDER / f"{KIND}-{VERSION}-{gpu}"
 
 
+def timings_file(bundle: Bundle, gpu: str) -> Path:
+    """Where the timing cache of a bundle for a GPU and this version of the library is."""
+    return bundle.folder / FOLDER / f"{KIND}-{VERSION}-{gpu}.timings"
+
+
 def build_engines(
     bundle: Bundle,
     gpu: str,
@@ -162,10 +168,15 @@ def build_engine(bundle: Bundle, name: str, gpu: str, limits: Limits) -> memoryv
     for tensor, shapes in limits.shapes(bundle, name).items():
         profile.set_shape(tensor, *shapes)
     config.add_optimization_profile(profile)
+    timings = timings_file(bundle, gpu)
+    if KIND != RTX:
+        use_timings(config, timings)
     engine = builder.build_serialized_network(network, config)
     del parser  # not before: the network's weights are the parser's
     if engine is None:
         raise ModelError(f"{name} cannot be built for {gpu}: {LOG.first()}")
+    if KIND != RTX:
+        keep_timings(config, timings)
     return memoryview(engine)
 
 

@@ -188,6 +188,9 @@ class TorchBackend:
         self._batches.clear()  # they may hold tensors of edits that are gone
         self._rows.clear()
 
+    def settle(self) -> None:
+        """Nothing to do: PyTorch runs any shape as it comes."""
+
     def _guided_step(
         self, x: Tensor, history: Tensor, rows: RowInputs, numbers: StepNumbers, max_rows: int | None
     ) -> tuple[Tensor, Tensor]:

@@ -13,18 +13,19 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi_swagger import patch_fastapi
 from PIL import Image
 from starlette.exceptions import HTTPException
 
 from .. import __version__
 from .checked import Work, checked
-from .engine import Engine
 from .errors import ApiError, api_error, internal_error
 from .guard import EDITS, Guard
 from .metrics import Metrics
 from .openai_form import EditForm, read_form
 from .openai_replies import completed_event, encoded, error_event, images_response, partial_event
 from .openai_schema import REQUEST_BODY, RESPONSES
+from .runner import Runner
 from .safety import SafetyChecker, load_checker, require_safe
 from .settings import Settings
 from .tickets import Event, Failed, Finished, Stepped, Ticket
@@ -38,7 +39,7 @@ class ClientLeft(Exception):
     """No one waits for the reply."""
 
 
-def create_app(engine: Engine, settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+def create_app(engine: Runner, settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     """The application before an engine that runs, or that its caller starts.
 
     metrics: the engine's observer, where it has one; otherwise those of the API alone are counted.
@@ -52,7 +53,15 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics | None = Non
         yield
         service.close()
 
-    app = FastAPI(title="ip2p-fast", version=__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="ip2p-fast",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    patch_fastapi(app, redirect_from_root_to_docs=False)  # FastAPI's own page at /docs has its scripts from elsewhere
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     if settings.cors_origins:  # outside the guard: a page may read its errors, and asks first without a key
         app.add_middleware(
@@ -96,7 +105,7 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics | None = Non
 class _Service:
     """Requests on their way: read, checked and queued, followed, answered. The event loop does no work on pictures."""
 
-    def __init__(self, engine: Engine, settings: Settings, metrics: Metrics, checker: SafetyChecker | None) -> None:
+    def __init__(self, engine: Runner, settings: Settings, metrics: Metrics, checker: SafetyChecker | None) -> None:
         self.engine, self.settings, self.metrics, self.checker = engine, settings, metrics, checker
         self.created = int(time.time())
         self._provenance = settings.name if settings.provenance else None
@@ -125,6 +134,13 @@ class _Service:
         work, ticket = await loop.run_in_executor(self._checks, self._submit, form, began, tell)
         followed = _Followed(request, events)
         if form.stream:
+            try:
+                await followed.next()  # Queued: a refusal has a status of its own, which a stream has no more
+            except BaseException as error:
+                ticket.cancel()
+                if isinstance(error, ClientLeft):
+                    return Response(status_code=499)
+                raise
             stream = self._events(form, work, ticket, followed, began)
             return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
         return await self._answer(form, work, ticket, followed, began)

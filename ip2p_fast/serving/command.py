@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from ..errors import BadInput
-from .engine import DEFAULT_MAX_QUEUE, Engine
-from .policies import DEFAULT_MAX_ROWS, policy
+from .command_options import Backend, Device, Dtype, Host, MaxQueue, MaxRows, MaxStepMs, Model, PolicyName, Port
+from .engine import DEFAULT_MAX_QUEUE
+from .engine_options import EngineOptions, start_engine
+from .policies import DEFAULT_MAX_ROWS
 from .settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -17,22 +19,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Option(help="pocket, a hub id, a folder, a single file or a bundle.")] = "pocket",
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    model: Model = "pocket",
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     name: Annotated[str | None, typer.Option(help="The model's name.", show_default="the end of --model")] = None,
     alias: Annotated[list[str] | None, typer.Option(help="A further name that clients may ask for.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, torch, onnx, openvino or tensorrt.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    policy_name: Annotated[
-        str, typer.Option("--policy", help="latency: edits join at once. throughput: they wait to join together.")
-    ] = "latency",
-    max_rows: Annotated[int, typer.Option(help="Most UNet rows in flight: bounds memory.")] = DEFAULT_MAX_ROWS,
-    max_step_ms: Annotated[
-        float | None, typer.Option(help="Fewer rows, so that a step stays this short.", show_default="no limit")
-    ] = None,
-    max_queue: Annotated[int, typer.Option(min=1, help="Edits that may wait.")] = DEFAULT_MAX_QUEUE,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    policy_name: PolicyName = "latency",
+    max_rows: MaxRows = DEFAULT_MAX_ROWS,
+    max_step_ms: MaxStepMs = None,
+    max_queue: MaxQueue = DEFAULT_MAX_QUEUE,
     max_n: Annotated[int, typer.Option(help="Images of a picture.")] = Settings.max_n,
     max_pictures: Annotated[int, typer.Option(help="Pictures of a request.")] = Settings.max_pictures,
     max_steps: Annotated[int, typer.Option(help="Sampling steps.")] = Settings.max_steps,
@@ -53,6 +51,18 @@ def serve(
     provenance: Annotated[bool, typer.Option("--provenance", help="PNGs tell which model made them.")] = False,
     grace: Annotated[float, typer.Option(min=0, help="Seconds to finish edits on SIGTERM.")] = 30.0,
     warm_up: Annotated[bool, typer.Option(help="Run steps before ready.")] = True,
+    ray: Annotated[bool, typer.Option("--ray", help="Run the model in replicas on Ray.")] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster.", show_default="one on this machine alone")
+    ] = None,
+    replicas: Annotated[int, typer.Option(help="Replicas; with --max-replicas the fewest.")] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option(help="Most replicas, added as requests ask for them.", show_default="--replicas")
+    ] = None,
+    replica_cpus: Annotated[float, typer.Option(help="CPUs of a replica.")] = 1.0,
+    replica_gpus: Annotated[
+        float | None, typer.Option(help="GPUs of a replica.", show_default="1 if there are any")
+    ] = None,
 ) -> None:
     """Serve image edits as OpenAI's API has them."""
     # uvicorn and FastAPI are checked for before a model is loaded.
@@ -83,19 +93,30 @@ def serve(
         provenance=provenance,
         safety_checker=safety_checker,
     )
+    options = EngineOptions(
+        model, backend, device, dtype, policy_name, max_rows, max_step_ms, max_queue, max_pixels, warm_up
+    )
+    ray = ray or ray_address is not None
+    if not ray and (replicas, max_replicas, replica_cpus, replica_gpus) != (1, None, 1.0, None):
+        raise BadInput("replicas are for --ray: give it, or leave out what is said of replicas")
     load_checker(safety_checker)
     require_free(host, port)
-    chosen = policy(policy_name, max_rows, None if max_step_ms is None else max_step_ms / 1000)
+    header_seconds = min(HEADER_SECONDS, body_seconds)
+    if ray:
+        from .ray.cluster import deployed
+        from .ray.metrics import FleetMetrics
+        from .ray.scale import Scale
 
-    from ..editor import Editor
-
-    editor = Editor.from_pretrained(model, backend, device, dtype, max_rows, max_pixels)
-    log_to_stderr()
+        scale = Scale(replicas, max_replicas, None, replica_cpus, replica_gpus)
+        counted = FleetMetrics()
+        with deployed(options, scale, ray_address, f"ip2p-fast-{settings.name}", grace, counted.retried) as fleet:
+            log_to_stderr()
+            serve_app(create_app(fleet, settings, counted), fleet, host, port, grace, header_seconds)
+        return
     metrics = Metrics()
-    engine = Engine(editor, chosen, max_queue, metrics)
-    engine.start(warm_up)
-    application = create_app(engine, settings, metrics)
-    serve_app(application, engine, host, port, grace, header_seconds=min(HEADER_SECONDS, body_seconds))
+    engine = start_engine(options, metrics)
+    log_to_stderr()
+    serve_app(create_app(engine, settings, metrics), engine, host, port, grace, header_seconds)
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ from .tickets import EngineFailure, Event, Finished, Refused, Stepped, Stopping,
 log = logging.getLogger(__name__)
 
 DEFAULT_MAX_QUEUE = 64
+# After this many seconds of warm-up no further number of edits is tried: a large model on a CPU would take minutes.
+_WARM_UP_SECONDS = 20.0
 # After so many failed steps on end the backend is taken to be broken: a GPU error often is for good.
 _FAILURES = 3
 _WARM_UP_STEPS = 2
@@ -40,6 +42,9 @@ class Observer:
 
     def joined(self, seconds: float) -> None:
         """An edit left the queue after so long."""
+
+    def finished(self, seconds: float) -> None:
+        """An edit's picture was there so long after the edit left the queue."""
 
 
 class Engine:
@@ -141,6 +146,7 @@ class Engine:
         with self._roster.changed:
             self._require_taking()
             self._roster.queue(entries, seconds)
+            ticket.queued()  # under the lock, so that no other event comes before it
         return ticket
 
     def drain(self) -> None:
@@ -194,13 +200,20 @@ class Engine:
             self._taking = False
 
     def _warm_up(self) -> None:
-        """Steps of one edit, and of as many as may be in flight, twice: caches fill, then the step's time is learnt."""
+        """Steps of one edit, of as many as may be in flight, and of the numbers between while there is time.
+
+        Twice: shapes are compiled for and caches fill, then the step's time is learnt.
+        """
         size = self.editor.backend.info.defaults["size"]
         grey = np.full((size, size, 3), 128, np.uint8)
         request = EditRequest(grey, "warm up", steps=_WARM_UP_STEPS, seed=0)
         rows = self._rows(self.editor.prepare(request).edits[0])
+        most = max(1, int(self.policy.max_rows // rows))
+        counts, began = [1, most, *range(2, most)], time.monotonic()
         for learnt in (False, True):
-            for count in (1, max(1, int(self.policy.max_rows // rows))):
+            for tried, count in enumerate(counts):
+                if tried >= 2 and time.monotonic() - began > _WARM_UP_SECONDS:
+                    break
                 prepared = self.editor.prepare(replace(request, num_images=count))
                 ticket = Ticket([prepared], None, 0, None, self._roster.drop_ended)
                 self._start(self._entries(ticket, time.monotonic()))
@@ -210,6 +223,7 @@ class Engine:
                     raise ticket.error
             if not learnt:
                 self.step_time.forget()
+        self.editor.backend.settle()
 
     def _has_work(self) -> bool:
         with self._roster.changed:
@@ -230,7 +244,7 @@ class Engine:
     def _start(self, entries: Sequence[Entry]) -> None:
         # Those of a ticket start together: images of one picture encode it once.
         for _, same in groupby(entries, key=lambda entry: entry.ticket):
-            group = list(same)
+            group, joined = list(same), time.monotonic()
             began = time.perf_counter()
             flying: dict[int, Entry] = {}
             try:
@@ -241,9 +255,10 @@ class Engine:
                 self.step_time.observe_start((time.perf_counter() - began) / len(group))
                 flying = dict(zip(keys, group, strict=True))
             self._roster.started(group, flying)
-            if self._ready.is_set():
-                for entry in group:
-                    self.observer.joined(time.monotonic() - entry.submitted)
+            for entry in group:
+                entry.joined = joined
+                if self._ready.is_set():
+                    self.observer.joined(joined - entry.submitted)
 
     def _step(self) -> None:
         """One step of the edits of one size. Sizes take turns, so that joining and leaving wait for one alone."""
@@ -297,6 +312,8 @@ class Engine:
             self._fail([entry], error)
         else:
             self.step_time.observe_finish(time.perf_counter() - began)
+            if self._ready.is_set():
+                self.observer.finished(time.monotonic() - entry.joined)
             entry.ticket.finished(Finished(entry.index, picture))
         self._take_out(key)
 

@@ -22,21 +22,24 @@ class Policy:
     max_rows      most rows in flight: bounds memory. A row of a picture larger than the model's own size counts more
     step_seconds  longest step wanted, from which a limit on rows follows as steps are measured; None: no limit
     hold_seconds  how long the first waiting edit waits for company, unless what waits fills the room; 0: joins at once
+    refills       whether edits join while others are in flight
     """
 
     max_rows: int = DEFAULT_MAX_ROWS
     step_seconds: float | None = None
     hold_seconds: float = 0.0
+    refills: bool = True
 
 
-# latency: an edit joins at the next step. throughput: edits join together, as many as there is room for.
-POLICIES = {"latency": Policy(), "throughput": Policy(hold_seconds=0.25)}
+# latency: an edit joins at the next step. throughput: edits join together, as many as there is room for. static: a
+# batch of requests is made whole before the next, as servers do that know no steps; it is there to compare with.
+POLICIES = {"latency": Policy(), "throughput": Policy(hold_seconds=0.25), "static": Policy(refills=False)}
 
 
 def policy(name: str, max_rows: int | None = None, step_seconds: float | None = None) -> Policy:
     """A policy of the table with limits of one's own. Raises BadInput for a name or a limit that cannot be met."""
     if name not in POLICIES:
-        raise BadInput(f"unknown policy {name!r}: choose {' or '.join(POLICIES)}")
+        raise BadInput(f"unknown policy {name!r}: choose {', '.join(POLICIES)}")
     if max_rows is not None and max_rows < 1:
         raise BadInput(f"max_rows is {max_rows}: at least 1 is needed")
     if step_seconds is not None and not step_seconds > 0:
@@ -61,6 +64,8 @@ def joining(policy: Policy, limit: float, in_flight: float, waiting: Sequence[fl
         waiting: rows of each waiting edit, first come first.
         waited: seconds that the first of them has waited.
     """
+    if in_flight and not policy.refills:
+        return 0
     count, rows = 0, in_flight
     # An edit larger than the limit itself runs alone.
     while count < len(waiting) and (rows + waiting[count] <= limit or rows == 0):

@@ -22,6 +22,7 @@ class Entry:
     index      its place among the ticket's edits
     rows       of a step, those of pictures above the model's own size by their area
     submitted  when, on the monotonic clock
+    joined     when it left the queue
     step       steps taken
     """
 
@@ -30,6 +31,7 @@ class Entry:
     loop_edit: LoopEdit
     rows: float
     submitted: float
+    joined: float = 0.0
     step: int = 0
 
     @property

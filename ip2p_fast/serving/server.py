@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -13,7 +14,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import BadInput
-from .engine import Engine
+from .runner import Runner
 
 HEADER_SECONDS = 10.0
 # What a reply takes to be written once its edit was given up.
@@ -21,11 +22,18 @@ _LAST_WORDS = 5.0
 
 
 def serve(
-    app: FastAPI, engine: Engine, host: str, port: int, grace: float, header_seconds: float = HEADER_SECONDS
+    app: FastAPI,
+    engine: Runner,
+    host: str,
+    port: int,
+    grace: float,
+    header_seconds: float = HEADER_SECONDS,
+    on_listening: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT: then takes nothing more, finishes within `grace` seconds, gives the rest up.
 
     header_seconds: how long the headers of a request may take.
+    on_listening: called once connections are taken.
     """
     config = uvicorn.Config(
         app,
@@ -40,7 +48,7 @@ def serve(
         timeout_graceful_shutdown=int(grace + _LAST_WORDS),
     )
     try:
-        _Server(config, engine, grace).run()
+        _Server(config, engine, grace, on_listening).run()
     finally:
         engine.stop()
 
@@ -54,9 +62,14 @@ def require_free(host: str, port: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, engine: Engine, grace: float) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Runner, grace: float, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
-        self._engine, self._grace = engine, grace
+        self._engine, self._grace, self._on_listening = engine, grace, on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own raises the signal again in the end, and a shutdown that went well is no failure.

@@ -42,6 +42,11 @@ class EngineFailure(Exception):
 
 
 @dataclass(frozen=True)
+class Queued:
+    """The ticket's edits have their places: the first event, before which a ticket may still be refused."""
+
+
+@dataclass(frozen=True)
 class Stepped:
     """Edit number `edit` of the ticket took a step. preview: [H, W, 3] uint8 where one was asked for at this step."""
 
@@ -66,11 +71,12 @@ class Failed:
     error: Exception
 
 
-Event: TypeAlias = Stepped | Finished | Failed
+Event: TypeAlias = Queued | Stepped | Finished | Failed
 
 
 class Ticket:
-    """Edits that were submitted together. Any thread may use it; `on_event` runs on the engine's and must be brief.
+    """Edits that were submitted together. Any thread may use it; `on_event` runs on the engine's, under its
+    lock at times, and must be brief.
 
     prepared    one a request; edit number i is the i-th of all their edits in order
     """
@@ -116,6 +122,9 @@ class Ticket:
         """Previews are spread evenly over the steps, the last of them left out: the picture itself follows it."""
         count = min(self._previews, steps - 1)
         return any(step == (i + 1) * steps // (count + 1) for i in range(count))
+
+    def queued(self) -> None:
+        self._tell(Queued())
 
     def stepped(self, event: Stepped) -> None:
         if not self._over.is_set():

@@ -1,16 +1,13 @@
 import random
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import node_runner
 from PIL import Image
 
 from ip2p_fast import Editor
 from ip2p_fast.checkpoints import POCKET
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 CHARACTERS = "abc ABC019'.,!<>|é日Ω😀ΣσİſßÅẞǄﬀ٣Ⅷ½\u0301\u0316\u00a0\u2003\u200b\x0b\x85\t\n"
 TEXTS = [
     "",
@@ -84,13 +81,4 @@ def is_the_same():
 @pytest.fixture(scope="session")
 def node():
     """Runs Node.js in examples/, where the packages are that package-lock.json names."""
-    if not shutil.which("npm"):
-        pytest.skip("Node.js is not installed")
-    if subprocess.run(["npm", "ls", "--silent"], cwd=EXAMPLES, stdout=subprocess.DEVNULL).returncode:
-        subprocess.run(["npm", "ci"], cwd=EXAMPLES, check=True, timeout=270)
-
-    def run(*arguments, **options):
-        command = ["node", *map(str, arguments)]
-        return subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, timeout=120, **options)
-
-    return run
+    return node_runner()

@@ -5,13 +5,13 @@ import contextlib
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import user
 from PIL import Image
 
 from ip2p_fast import Editor
@@ -42,17 +42,12 @@ def served(*bundle):
 
 @pytest.fixture
 def use_page(node, tmp_path):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
+    use = user(node, DRIVER, tmp_path / "profile")
 
-    def use(url, *actions, noise=None):
-        given = {"chromium": chromium, "url": url, "actions": actions, "profile": str(tmp_path / "profile")}
-        done = node(DRIVER, json.dumps(given | ({"noise": str(noise)} if noise else {})))
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    def use_with(url, *actions, noise=None):
+        return use(url, *actions, **({"noise": str(noise)} if noise else {}))
 
-    return use
+    return use_with
 
 
 def pixels(result):

@@ -1,72 +1,43 @@
 /**
  * Uses the page as a person would and prints what was seen, as JSON: node use_page.mjs '{"url": ..., ...}'
  *
- * chromium  the browser's path            url      the page's address
- * actions   what is done, in order, each [name, ...arguments] of ACTIONS below
- * noise     the file that is served as /noise.f32
- * profile   an empty folder for the browser
+ * noise  the file that is served as /noise.f32; the rest as of browse.mjs
  */
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 
-const { chromium } = createRequire(`${process.cwd()}/browser/`)("playwright-core");
-const FLAGS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
+import { browse } from "../browse.mjs";
+
 const ACTIONS = {
-  size: (width, height) => page.setViewportSize({ width, height }),
-  sample: (caption) => page.getByAltText(caption).click(),
-  file: (path) => page.setInputFiles("#file", path),
-  write: (text) => page.fill("[name=instruction]", text),
-  choose: (name, value) => page.selectOption(`[name=${name}]`, String(value)),
-  slide: (name, value) => page.fill(`[name=${name}]`, String(value)),
-  press: (id) => page.click(`#${id}`),
-  press_once_told: (id, text) => page.evaluate(pressOnceTold, [id, text]),
-  wait: (text) => page.waitForFunction((text) => document.getElementById("status").textContent.includes(text), text),
-  picture: (name) => page.evaluate(pixelsOf, name),
-  save: async () => {
+  sample: (page, caption) => page.getByAltText(caption).click(),
+  file: (page, path) => page.setInputFiles("#file", path),
+  write: (page, text) => page.fill("[name=instruction]", text),
+  choose: (page, name, value) => page.selectOption(`[name=${name}]`, String(value)),
+  slide: (page, name, value) => page.fill(`[name=${name}]`, String(value)),
+  press: (page, id) => page.click(`#${id}`),
+  press_once_told: (page, id, text) => page.evaluate(pressOnceTold, [id, text]),
+  wait: (page, text) => page.waitForFunction((text) => document.getElementById("status").textContent.includes(text), text),
+  picture: (page, name) => page.evaluate(pixelsOf, name),
+  save: async (page) => {
     const [download] = await Promise.all([page.waitForEvent("download"), page.click("#save")]);
     return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()).toString("base64") };
   },
-  overflow: () => page.evaluate(() => document.documentElement.scrollWidth - innerWidth),
-  screenshot: (path) => page.screenshot({ path, fullPage: true }),
-  device: () => page.textContent("#device"),
+  device: (page) => page.textContent("#device"),
 };
 
 const given = JSON.parse(process.argv[2]);
-const seen = { results: [], told: [], errors: [] };
-const context = await chromium.launchPersistentContext(given.profile, {
-  executablePath: given.chromium,
-  args: FLAGS,
-  viewport: { width: 1280, height: 900 },
-});
-const [page] = context.pages();
-page.setDefaultTimeout(60_000);
-page.on("console", (message) => message.type() === "error" && seen.errors.push(message.text()));
-page.on("pageerror", (error) => seen.errors.push(error.message));
 const isNoise = ({ pathname }) => pathname === "/noise.f32";
-if (given.noise) await page.route(isNoise, (route) => route.fulfill({ path: given.noise }));
-await page.exposeFunction("told", (text) => seen.told.push(text));
-await page.addInitScript(() => {
-  document.addEventListener("DOMContentLoaded", () => {
-    const status = document.getElementById("status");
-    new MutationObserver(() => window.told(status.textContent)).observe(status, { childList: true });
+const told = [];
+const seen = await browse(given, ACTIONS, async (page) => {
+  if (given.noise) await page.route(isNoise, (route) => route.fulfill({ path: given.noise }));
+  await page.exposeFunction("told", (text) => told.push(text));
+  await page.addInitScript(() => {
+    document.addEventListener("DOMContentLoaded", () => {
+      const status = document.getElementById("status");
+      new MutationObserver(() => window.told(status.textContent)).observe(status, { childList: true });
+    });
   });
 });
-try {
-  await page.goto(given.url);
-  for (const [name, ...rest] of given.actions) seen.results.push((await ACTIONS[name](...rest)) ?? null);
-} finally {
-  await context.close();
-}
-console.log(JSON.stringify(seen));
+console.log(JSON.stringify({ ...seen, told }));
 
 /** In the page: a canvas's sides and its bytes, [height, width, 4]. */
 function pixelsOf(name) {

@@ -285,6 +285,11 @@ def test_throughput_waits_for_company_and_not_for_ever():
     assert joining(throughput, **ROOM, waiting=[3], waited=throughput.hold_seconds) == 1
 
 
+def test_static_lets_none_join_others():
+    assert joining(policy("static"), limit=9, in_flight=3, waiting=[3], waited=99) == 0
+    assert joining(policy("static"), limit=9, in_flight=0, waiting=[3, 3, 3, 3], waited=0) == 3
+
+
 def test_none_overtakes_a_large_edit_that_waits():
     assert joining(policy("latency"), **ROOM, waiting=[8, 1, 1], waited=5) == 0
 

@@ -19,7 +19,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "serving.md"
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--policy", "fast"], "latency or throughput"),
+        (["--policy", "fast"], "latency, throughput, static"),
         (["--max-rows", "0"], "max_rows is 0"),
         (["--max-step-ms", "0"], "more than 0"),
         (["--max-pixels", "0"], "max_pixels is 0"),
