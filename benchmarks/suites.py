@@ -37,6 +37,7 @@ SUITES = {
         Suite("cpu-attention", "cpu", "attention"),
         Suite("cpu-pairs", "cpu", "pairs"),
         Suite("cpu-breakdown", "cpu", "breakdown"),
+        Suite("cpu-matrix", "cpu", "matrix"),
         Suite("cpu-serving", "cpu", "serving.load"),
         Suite("cpu-serving-soak", "cpu", "serving.soak"),
         Suite("gpu-kernels", "cuda", "kernels"),

@@ -12,14 +12,14 @@ from typing import Any
 
 from ip2p_fast.errors import BadInput
 
-from . import breakdown_report, plots
+from . import breakdown_report, matrix_report, plots
 from .results import Results, Row, read_results
 from .serving import report as load_report
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().with_name("results")
-REPORTS = (load_report, breakdown_report)
+REPORTS = (load_report, breakdown_report, matrix_report)
 README, FULL = Path("README.md"), Path("docs/benchmarks.md")
 
 
@@ -58,8 +58,10 @@ def drawn(root: Path, results: Path) -> dict[Path, str]:
         raise BadInput(f"{root} has neither {README} nor {FULL}: run this in a checkout of ip2p-fast")
     texts = {path: between_markers(path, table) for path, table in documents.items()}
     for report in REPORTS:
-        if report.SUITE in files and (path := root / report.DOCUMENT).exists():
-            texts[path] = between_markers(path, report.table(files[report.SUITE]), report.BEGIN, report.END)
+        path = root / report.DOCUMENT
+        if report.SUITE in files and path.exists():
+            text = texts.get(path) or read_document(path)
+            texts[path] = replace_between(text, report.table(files[report.SUITE]), report.BEGIN, report.END, str(path))
     return texts
 
 

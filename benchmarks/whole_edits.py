@@ -44,10 +44,12 @@ def our_editor(model: str | Path, settings: Settings, dtype: str) -> Callable[[i
     return lambda count: editor.edit_many([request] * count)
 
 
-def diffusers_pipeline(model: str | Path, settings: Settings, dtype: str) -> Callable[[int], object]:
+def diffusers_pipeline(
+    model: str | Path, settings: Settings, dtype: str, compiled: bool = False
+) -> Callable[[int], object]:
     """The same by diffusers' StableDiffusionInstructPix2PixPipeline, with the sampler that the folder names.
 
-    dtype: "float32" or "bfloat16".
+    dtype: "float32" or "bfloat16". compiled: its UNet goes through torch.compile.
     """
     from .quiet import quiet_libraries
 
@@ -60,6 +62,8 @@ def diffusers_pipeline(model: str | Path, settings: Settings, dtype: str) -> Cal
     pipe = StableDiffusionInstructPix2PixPipeline.from_pretrained(model, torch_dtype=getattr(torch, dtype))
     pipe.to(settings.device)
     pipe.set_progress_bar_config(disable=True)
+    if compiled:
+        pipe.unet = torch.compile(pipe.unet)
     image = picture(settings.size)
 
     def edit(count: int) -> object:

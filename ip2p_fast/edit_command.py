@@ -66,6 +66,9 @@ def edit(
     max_rows: Annotated[
         int | None, typer.Option(help="Most UNet rows at once: less memory.", show_default="all")
     ] = None,
+    low_memory: Annotated[
+        bool, typer.Option("--low-memory", help="Rows one by one, the autoencoder in tiles: slower. Torch backend.")
+    ] = False,
     max_pixels: Annotated[int, typer.Option(help="Refuse larger inputs.")] = MAX_PIXELS,
     compare: Annotated[bool, typer.Option("--compare", help="Also write NAME_compare.png: before | after.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object about the run.")] = False,
@@ -96,7 +99,7 @@ def edit(
         progress("loading the model", 0, 0)
         from .editor import Editor, EditRequest
 
-        editor = Editor.from_pretrained(model, backend, device, dtype, max_rows, max_pixels)
+        editor = Editor.from_pretrained(model, backend, device, dtype, max_rows, max_pixels, low_memory)
         load_seconds = time.perf_counter() - start
         results = editor.edit_many(
             [EditRequest(picture, instruction, seed=seed, mask=mask_picture, **given) for picture in pictures],

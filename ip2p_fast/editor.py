@@ -111,16 +111,24 @@ class Editor:
         dtype: str = "auto",
         max_rows: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        low_memory: bool = False,
     ) -> Editor:
         """Loads "pocket", a hub id, a Hugging Face folder, a single file of the original, or an exported bundle.
 
+        low_memory: rows one by one unless max_rows says otherwise, the autoencoder in tiles that overlap, the text
+        encoder off the GPU; slower, and where tiles meet the picture differs a little. Torch backend only.
+
         Raises BadInput for an unknown backend, device or dtype, ModelError for a checkpoint that cannot be used.
         """
-        load = loader(backend)
+        if low_memory and backend not in ("auto", "torch"):
+            raise BadInput(f"low_memory is for the torch backend, not {backend}: there, max_rows bounds memory")
+        load = loader("torch" if low_memory else backend)
         if max_rows is not None:
             _whole("max_rows", max_rows, 1, 2**31)
         loaded, tokenizer = load(model, device=device, dtype=dtype)
-        return cls(loaded, tokenizer, max_rows, max_pixels)
+        if low_memory:
+            loaded.save_memory()
+        return cls(loaded, tokenizer, max_rows or (1 if low_memory else None), max_pixels)
 
     @classmethod
     def from_pipeline(cls, pipe: Any, device: str = "auto", dtype: str = "auto", max_rows: int | None = None) -> Editor:

@@ -75,6 +75,36 @@ def test_a_timing_cache_is_kept_whatever_was_there(stored, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+class PickyConfig:
+    """A build's configuration that, as TensorRT's, takes no cache but its own; caches are their content."""
+
+    own = (b"", b"mine")
+
+    def create_timing_cache(self, content):
+        return content if content in (*self.own, b"another GPU's") else None
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert not ignore_mismatch
+        self.cache = cache if cache in self.own else None
+        return cache in self.own
+
+
+@pytest.mark.parametrize("stored", [b"damaged", b"another GPU's"])
+def test_timings_that_cannot_be_used_are_told_and_an_empty_cache_taken(stored, tmp_path):
+    (tmp_path / "a.timings").write_bytes(stored)
+    config = PickyConfig()
+    with pytest.warns(UserWarning, match="a.timings is damaged, or of another version or GPU: .*replaces it"):
+        use_timings(config, tmp_path / "a.timings")
+    assert config.cache == b""
+
+
+def test_timings_of_the_same_gpu_are_begun_with_and_nothing_is_told(tmp_path, recwarn):
+    (tmp_path / "a.timings").write_bytes(b"mine")
+    config = PickyConfig()
+    use_timings(config, tmp_path / "a.timings")
+    assert config.cache == b"mine" and not recwarn.list
+
+
 @pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
 def test_a_build_reads_and_extends_the_timings_beside_its_engines(tiny_bundle, tmp_path, monkeypatch):
     bundle = read_bundle(shutil.copytree(tiny_bundle, tmp_path / "bundle"))

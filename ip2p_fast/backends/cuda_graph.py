@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-# Sets of shapes kept captured; each holds its inputs, outputs and working memory on the device.
-GRAPHS_KEPT = 8
+# Sets of shapes kept captured. Each holds its inputs and outputs on the device; working memory is of all together.
+GRAPHS_KEPT = 16
 WARM_UPS = 3  # libraries choose algorithms and Triton compiles in the first calls, which cannot be captured
 
 
@@ -24,6 +25,8 @@ class GraphedFunction:
     def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
         self._function = function
         self._captured: OrderedDict[tuple, _Captured] = OrderedDict()
+        # graphs run one at a time, and what one leaves in working memory no other reads
+        self._working: Any = None
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         key = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
@@ -43,7 +46,10 @@ class GraphedFunction:
                 self._function(*own)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        if self._working is None:
+            self._working = torch.cuda.graph_pool_handle()
+        # other threads, as those that check a server's pictures, may use the device meanwhile
+        with torch.cuda.graph(graph, pool=self._working, capture_error_mode="thread_local"):
             outputs = self._function(*own)
         return _Captured(graph, own, outputs, inputs)
 

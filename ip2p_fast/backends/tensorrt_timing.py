@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,20 @@ from ..errors import BadInput
 
 
 def use_timings(config: Any, path: Path) -> None:
-    """Gives a configuration the cache in `path`, or an empty one where that is absent, damaged or of another GPU."""
+    """Gives a configuration the cache in `path`, or an empty one where that is absent, damaged or of another GPU.
+
+    Warns, naming the file, where there is one that cannot be used; `keep_timings` puts another in its place.
+    """
     stored = path.read_bytes() if path.is_file() else b""
     for content in (stored, b""):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
             return
+        if content:
+            warnings.warn(
+                f"{path} is damaged, or of another version or GPU: the build measures anew and replaces it",
+                stacklevel=2,
+            )
 
 
 def keep_timings(config: Any, path: Path) -> None:

@@ -191,6 +191,16 @@ class TorchBackend:
     def settle(self) -> None:
         """Nothing to do: PyTorch runs any shape as it comes."""
 
+    def save_memory(self) -> None:
+        """From now on pictures are encoded and decoded in tiles of half the model's own size, and texts on the CPU.
+
+        Tiles overlap by a quarter and are blended there. Each is normalised by itself, so the picture is not the same.
+        """
+        self.vae.enable_tiling()
+        self.vae.tile_sample_min_size = self.info.defaults["size"] // 2
+        self.vae.tile_latent_min_size = self.vae.tile_sample_min_size // self.info.vae_scale
+        self.text_encoder = torch.nn.Module.to(self.text_encoder, device="cpu")
+
     def _guided_step(
         self, x: Tensor, history: Tensor, rows: RowInputs, numbers: StepNumbers, max_rows: int | None
     ) -> tuple[Tensor, Tensor]:
@@ -267,8 +277,8 @@ class TorchBackend:
                 for layer in zip(*texts, strict=True)
             ]
         rows = RowInputs(
-            edit=torch.from_numpy(plan.rows.edit).to(self._device),
-            start=torch.from_numpy(plan.rows.row_start).to(self._device),
+            edit=self._send(plan.rows.edit),
+            start=self._send(plan.rows.row_start),
             images=self._images(states, plan.rows.image),
             text=text,
             shared=shared,
@@ -293,7 +303,7 @@ class TorchBackend:
 
     def _encode(self, image: np.ndarray) -> Tensor:
         """The mode of the VAE's posterior, not scaled. [H, W, 3] uint8 -> [C, h, w]"""
-        pixels = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].to(self._dtype) / 127.5 - 1.0
+        pixels = self._send(image).permute(2, 0, 1)[None].to(self._dtype) / 127.5 - 1.0
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         return self.vae.encode(pixels).latent_dist.mode()[0]
 
@@ -308,9 +318,9 @@ class TorchBackend:
     def _text(self, tokens: np.ndarray) -> list[KeysValues]:
         name = tokens.tobytes()
         if name not in self._texts:
-            ids = torch.from_numpy(tokens)[None].to(self._device)
+            ids = torch.from_numpy(tokens)[None].to(self.text_encoder.device)
             context = self.text_encoder(ids, return_dict=False)[0]  # [1, 77, D]
-            self._texts[name] = self.unet.text_keys_values(context)
+            self._texts[name] = self.unet.text_keys_values(context.to(self._device))
             while len(self._texts) > TEXTS_KEPT:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(name)

@@ -46,3 +46,24 @@ def test_a_graph_is_captured_once_for_each_set_of_shapes(editors, pictures):
     assert len(graphed._captured) == 1
     editors[True].edit(pictures[0], "make it night", steps=2, size=16, image_guidance=1.0)
     assert len(graphed._captured) == 2
+
+
+def test_no_step_waits_for_the_device(editors, pictures):
+    torch.cuda.synchronize()
+
+    def watch(progress):
+        if progress.step == 2:  # the first steps capture, and send what does not change
+            torch.cuda.set_sync_debug_mode("error")
+        elif progress.step == progress.steps:
+            torch.cuda.set_sync_debug_mode("default")
+
+    try:
+        editors[True].edit(pictures[0], "make it night", steps=8, seed=1, size=16, on_step=watch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_low_memory_keeps_the_text_encoder_off_the_device(tiny_model, pictures):
+    editor = Editor.from_pretrained(tiny_model, device="cuda", low_memory=True)
+    assert editor.backend.text_encoder.device.type == "cpu"
+    editor.edit(pictures[0], "make it night", steps=2, seed=1, size=16)
