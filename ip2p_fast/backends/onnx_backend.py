@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle
+from ..cpu_threads import cpu_threads
 from ..errors import BadInput, MissingExtra, ModelError
 from ..tokenizer import Tokenizer
 from .bundle_backend import BundleBackend, opened
@@ -128,6 +129,7 @@ def _placement(device: str) -> Placement:
 def _session(bundle: Bundle, name: str, placement: Placement, required: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = cpu_threads()
     path = bundle.folder / bundle.graphs[name].file
     try:
         session = onnxruntime.InferenceSession(path, options, providers=_providers(bundle, placement))

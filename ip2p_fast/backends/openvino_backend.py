@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle
+from ..cpu_threads import cpu_threads
 from ..errors import BadInput, MissingExtra, ModelError
 from ..tokenizer import Tokenizer
 from .bundle_backend import BundleBackend, opened
@@ -79,6 +80,8 @@ class OpenVinoRunner:
         self.dtype = best if dtype == "auto" else dtype
         precision = _DTYPES[best if dtype == INT8_DTYPE else self.dtype]
         self._options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision, "PERF_COUNT": profiled}
+        if core_device == "CPU":
+            self._options["INFERENCE_NUM_THREADS"] = cpu_threads()
         self._models = {name: _read(core, bundle.folder / graph.file) for name, graph in bundle.graphs.items()}
         if dtype == INT8_DTYPE:
             assert bundle.int8 is not None  # or `load` had refused

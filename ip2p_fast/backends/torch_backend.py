@@ -23,6 +23,7 @@ except ImportError as error:
 from torch import Tensor
 
 from ..cpu_packing import can_pack, pack
+from ..cpu_threads import cpu_threads
 from ..kernels import guided_step
 from ..layers import replace_group_norms
 from ..transformer import KeysValues, SharedMaps
@@ -46,6 +47,8 @@ def load(model: Any, device: str = "auto", dtype: str = "auto") -> tuple[TorchBa
 
     chosen = resolve_device(device)
     precision = resolve_dtype(dtype, chosen)  # a wrong name is refused before gigabytes are read
+    if chosen.type == "cpu" and torch.get_num_threads() > cpu_threads():  # never more than a program has set
+        torch.set_num_threads(cpu_threads())
     checkpoint = model if isinstance(model, checkpoints.Checkpoint) else checkpoints.load(model)
     return TorchBackend(checkpoint, chosen, precision), checkpoint.tokenizer
 
