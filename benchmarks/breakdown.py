@@ -23,7 +23,9 @@ from .sd15 import export_random
 from .timing import Work, interleave
 
 _ROUNDS = 15
-_PROFILED = 5
+_PROFILED = 9
+# untold steps before those that are profiled: a small model's first ones take twice as long
+_SETTLING = 20
 # the first of these that is in the name of an operation of PyTorch's; its own time alone is counted
 _TORCH = (
     ("scaled_dot_product", "attention"),
@@ -142,6 +144,8 @@ def _of_torch(step: Work) -> dict[str, float]:
 def _of_openvino(step: Work, runner: OpenVinoRunner) -> dict[str, float]:
     """Milliseconds of a step by kind: of each node the median of several steps."""
     runs = []
+    for _ in range(_SETTLING):
+        step()
     for _ in range(_PROFILED):
         step()
         parts = dict.fromkeys(KINDS, 0.0)

@@ -59,6 +59,7 @@ def export_bundle(
     watch: Watch = lambda stage, done, total: None,
     int8: bool = False,
     calibration: Path | None = None,
+    int8_weights: bool = False,
 ) -> dict[str, Any]:
     """Exports a model to the folder `out`, which appears whole or not at all.
 
@@ -69,6 +70,7 @@ def export_bundle(
         watch: called with what is being done, and how many stages of how many are.
         int8: also make the guided step in int8, for OpenVINO.
         calibration: the folder of the edits int8 is calibrated on (`quantize.read_samples`), or the model's own.
+        int8_weights: int8 of weights alone; activations are not quantized.
     Returns:
         the content of bundle.json.
     Raises:
@@ -79,7 +81,7 @@ def export_bundle(
     _require_dtype(dtype)
     if not out.absolute().parent.is_dir():
         raise BadInput(f"cannot export to {out}: there is no folder {out.absolute().parent}; make it first")
-    samples = _samples(model, calibration) if int8 or calibration else []
+    samples = _samples(model, calibration) if int8 or int8_weights or calibration else []
     with whole(out) as folder:
         folder.mkdir()
         stages = _Stages(watch, _STAGES + bool(samples))
@@ -92,7 +94,7 @@ def export_bundle(
         content = _write_graphs(checkpoint, info, name, folder, files, dtype, stages)
         content["parity"] = _parity(folder, content, reference, stages)
         if samples:
-            _add_int8(folder, content, samples, stages)
+            _add_int8(folder, content, samples, int8_weights, stages)
         _write_json(folder / MANIFEST, content)
     return content
 
@@ -151,11 +153,13 @@ def _samples(model: str | Path, calibration: Path | None) -> list[SampleEdit]:
     return read_samples(calibration or Path(checkpoints.SHIPPED.get(str(model), model)).expanduser() / SAMPLES)
 
 
-def _add_int8(folder: Path, content: dict[str, Any], samples: Sequence[SampleEdit], stages: _Stages) -> None:
+def _add_int8(
+    folder: Path, content: dict[str, Any], samples: Sequence[SampleEdit], weights_only: bool, stages: _Stages
+) -> None:
     from .quantize import write_int8
 
     stages("quantizing")
-    content["int8"] = write_int8(parse(folder, content), samples)
+    content["int8"] = write_int8(parse(folder, content), samples, weights_only)
     for file in (content["int8"]["file"], *content["int8"]["weights"]):
         content["files"][file] = _file_facts(folder / file)
 

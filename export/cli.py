@@ -34,6 +34,9 @@ def export(
     ] = False,
     dtype: Annotated[str, typer.Option(help="What the graphs compute in: float32 or float16.")] = "float32",
     int8: Annotated[bool, typer.Option("--int8", help="Also make the guided step in int8, for OpenVINO.")] = False,
+    int8_weights: Annotated[
+        bool, typer.Option("--int8-weights", help="The same with weights in int8 alone: less memory, hardly a loss.")
+    ] = False,
     calibration: Annotated[
         Path | None,
         typer.Option(help="A folder with samples.json: edits to calibrate --int8 on.", show_default="the model's"),
@@ -45,14 +48,16 @@ def export(
 
     if (out is None) != in_place:
         raise BadInput("an export goes to a new folder, -o FOLDER, or into the model's own, --in-place: give one")
-    if in_place and (int8 or calibration):
+    if in_place and (int8 or int8_weights or calibration):
         raise BadInput("--int8 makes a file of weights of its own: export to a new folder with -o")
+    if int8 and int8_weights:
+        raise BadInput("--int8 and --int8-weights are two ways to make one graph: give one")
     with _progress() as watch:
         if out is None:
             out = Path(model)
             content = export_in_place(out, dtype, watch)
         else:
-            content = export_bundle(model, out, dtype, watch, int8, calibration)
+            content = export_bundle(model, out, dtype, watch, int8, calibration, int8_weights)
     size = sum(facts["bytes"] for facts in content["files"].values())
     parity = content["parity"]
     if as_json:

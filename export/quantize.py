@@ -1,7 +1,8 @@
 """guided_step in int8 for OpenVINO: post-training quantization by NNCF, calibrated on real edits and judged by them.
 
 Activations and weights of convolutions and linear layers become 8-bit integers; SmoothQuant (Xiao et al. 2023) moves
-the outliers of the transformers' activations into their weights first. A bundle tells what its int8 edits measured.
+the outliers of the transformers' activations into their weights first. Or weights alone do. A bundle tells what its
+int8 edits measured.
 """
 
 from __future__ import annotations
@@ -69,12 +70,15 @@ def read_samples(folder: Path) -> list[SampleEdit]:
     return [SampleEdit(load_image(picture), instruction) for picture, instruction in samples]
 
 
-def write_int8(bundle: Bundle, samples: Sequence[SampleEdit]) -> dict[str, Any]:
+def write_int8(bundle: Bundle, samples: Sequence[SampleEdit], weights_only: bool = False) -> dict[str, Any]:
     """Writes guided_step_int8.xml and .bin into the bundle's folder.
 
+    weights_only: activations stay as they are, and the arithmetic with them: less memory and nearly no loss, but not
+    the speed of integers. Nothing is calibrated then; the samples are judged alone.
+
     Returns:
-        what bundle.json says under "int8": the graph's `file` and `weights`, and its `quality`: the PSNR in dB of its
-        edits of the samples against those in float32 (mean and lowest), their steps and number.
+        what bundle.json says under "int8": the graph's `file` and `weights`, whether `weights_only`, and its `quality`:
+        the PSNR in dB of its edits of the samples against those in float32 (mean and lowest), their steps and number.
     Raises:
         ModelError: NNCF cannot quantize the graph.
     """
@@ -86,20 +90,22 @@ def write_int8(bundle: Bundle, samples: Sequence[SampleEdit]) -> dict[str, Any]:
     _multiply_by_stored(model)
     with _quiet():
         try:
-            dataset = nncf.Dataset(recorder.inputs, lambda inputs: inputs)
-            quantized = nncf.quantize(
-                model, dataset, subset_size=len(recorder.inputs), model_type=nncf.ModelType.TRANSFORMER
-            )
+            quantized = nncf.compress_weights(model) if weights_only else _quantized(model, recorder.inputs)
         except Exception as error:  # NNCF raises errors of many kinds
             raise ModelError(f"guided_step cannot be quantized: {' '.join(str(error).split())[:200]}") from error
     path = bundle.folder / f"{INT8}.xml"
     openvino.save_model(quantized, path)
-    facts = {"file": path.name, "weights": [path.with_suffix(".bin").name]}
+    facts = {"file": path.name, "weights": [path.with_suffix(".bin").name], "weights_only": weights_only}
     runner = OpenVinoRunner(bundle, core, "CPU", "float32")
     runner.replace("guided_step", quantized)
     psnr = [_psnr(one, other) for one, other in zip(_edit_all(bundle, runner, samples), expected, strict=True)]
     quality = {"psnr_db": float(np.mean(psnr)), "lowest_psnr_db": min(psnr), "edits": len(psnr)}
     return facts | {"quality": quality | {"steps": _steps(bundle)}}
+
+
+def _quantized(model: openvino.Model, inputs: Sequence[Mapping[str, np.ndarray]]) -> openvino.Model:
+    dataset = nncf.Dataset(inputs, lambda given: given)
+    return nncf.quantize(model, dataset, subset_size=len(inputs), model_type=nncf.ModelType.TRANSFORMER)
 
 
 def _multiply_by_stored(model: openvino.Model) -> None:

@@ -81,6 +81,26 @@ def _dtype_of_weights(layer):
     return node.get_element_type().get_type_name() if node.get_type_name() == "Constant" else None
 
 
+def test_weights_alone_lose_less_than_activations_too(tiny_model, samples, told_and_bundle, tmp_path):
+    bundle = tmp_path / "bundle"
+    asked = ["export", str(tiny_model), "-o", str(bundle), "--int8-weights", "--calibration", str(samples)]
+    assert main(asked) == 0
+    content = json.loads((bundle / "bundle.json").read_text())
+    assert content["int8"]["weights_only"] and not told_and_bundle[0]["int8"]["weights_only"]
+    assert content["int8"]["quality"]["psnr_db"] > told_and_bundle[0]["int8"]["quality"]["psnr_db"]
+    model = openvino.Core().read_model(bundle / "guided_step_int8.xml")
+    kinds = {node.get_type_name() for node in model.get_ordered_ops()}
+    assert "FakeQuantize" not in kinds  # activations are as they were
+    editor = Editor.from_pretrained(bundle, backend="openvino", dtype="int8")
+    assert editor.edit(samples / "0.png", "make it night", steps=2, seed=1).images
+
+
+def test_two_ways_to_make_one_graph_are_refused(tiny_model, tmp_path, capsys):
+    asked = ["export", str(tiny_model), "-o", str(tmp_path / "bundle"), "--int8", "--int8-weights"]
+    assert main(asked) == 2
+    assert "two ways to make one graph" in capsys.readouterr().err
+
+
 def test_int8_is_refused_where_the_bundle_or_the_library_has_none(tiny_bundle, told_and_bundle):
     with pytest.raises(ModelError, match="computes in float32 or bfloat16, not 'int8'"):
         Editor.from_pretrained(tiny_bundle, backend="openvino", dtype="int8")
