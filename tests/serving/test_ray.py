@@ -21,6 +21,8 @@ from PIL import Image
 from ip2p_fast import Editor, EditRequest
 from ip2p_fast.serving.metrics import Metrics
 
+pytestmark = pytest.mark.slow  # a cluster of its own, minutes on a busy machine
+
 pytest.importorskip("ray.serve")
 
 MODEL = "pocket-student"

@@ -14,6 +14,8 @@ import openai
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow  # a cluster of its own, minutes on a busy machine
+
 pytest.importorskip("ray.serve")
 
 KUBERNETES = Path(__file__).parents[2] / "examples" / "kubernetes"

@@ -76,7 +76,7 @@ def on_ray(recipe: Recipe, address: str, workers: int | None = None) -> Make:
         if address != "local":
             _require_answer(address)
         try:
-            ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
+            ray.init(address=address, log_to_driver=False, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise BadInput(f"there is no Ray cluster at {address!r}: {' '.join(str(error).split())}") from error
     gpus = int(ray.cluster_resources().get("GPU", 0))
