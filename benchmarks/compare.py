@@ -55,7 +55,8 @@ def _change(olds: Mapping[str, Row], news: Mapping[str, Row], name: str) -> Chan
     row = new or old
     assert row is not None
     if old is None or new is None:
-        return Change(name, row.unit, old and old.value, new and new.value, None, moved=False, worse=False)
+        before, after = None if old is None else old.value, None if new is None else new.value
+        return Change(name, row.unit, before, after, None, moved=False, worse=False)
     share = (new.value - old.value) / abs(old.value) if old.value else None
     moved = old.value != new.value if share is None else abs(share) > NOISE
     moved = moved and not _overlap(old, new)

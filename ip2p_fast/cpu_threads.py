@@ -51,9 +51,9 @@ def _quotas(system: Path, process: Path) -> list[float]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            root, names = system / "fs" / "cgroup", ("cpu.max",)
+            root, names = system / "fs" / "cgroup", ["cpu.max"]
         elif "cpu" in controllers.split(","):
-            root, names = system / "fs" / "cgroup" / controllers, ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            root, names = system / "fs" / "cgroup" / controllers, ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
         inner = Path(path.lstrip("/"))
@@ -62,7 +62,7 @@ def _quotas(system: Path, process: Path) -> list[float]:
     return [quota for quota in found if quota is not None]
 
 
-def _quota(group: Path, names: tuple[str, ...]) -> float | None:
+def _quota(group: Path, names: list[str]) -> float | None:
     try:
         numbers = [number for name in names for number in (group / name).read_text().split()]
         quota, period = (int(number) for number in numbers)
