@@ -19,14 +19,15 @@ from torch import Tensor
 from ip2p_fast.kernels import paired_attention
 
 from .bench import Bench
-from .ceilings import matmul_ceiling, synchronizer
+from .ceilings import matmul_ceiling
 from .memory import own_peak_gb
 from .results import Row
 from .timing import Timing, interleave, ratio
 
 SOURCES, TARGETS = (0, 2), (1, 3)
-_ROUNDS = {"cpu": 12, "cuda": 60}
-_DTYPES = {"cpu": (torch.float32, torch.bfloat16), "cuda": (torch.bfloat16,)}
+_ROUNDS = 12
+_DTYPES = (torch.float32, torch.bfloat16)
+_TARGETS = {"float32": {"explicit": 3.0, "sdpa": 1.25}}
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,9 @@ class Sizes:
 
 
 def measure(bench: Bench) -> list[Row]:
-    """Time against both, in one run; on a CPU also the memory that the call takes beyond its result."""
+    """Time against both on a CPU, in one run, and the memory that the call takes beyond its result."""
     sizes = Sizes(tokens=64) if bench.quick else Sizes()
-    rows = [row for dtype in _DTYPES[bench.device] for row in _speed(bench, sizes, dtype)]
-    if bench.device == "cpu":
-        rows.append(_memory(sizes))
-    return rows
+    return [*(row for dtype in _DTYPES for row in _speed(bench, sizes, dtype)), _memory(sizes)]
 
 
 def explicit(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tensor) -> Tensor:
@@ -84,8 +82,7 @@ def _speed(bench: Bench, sizes: Sizes, dtype: torch.dtype) -> list[Row]:
                 "explicit": lambda: explicit(q, k, v, shared),
                 "sdpa": lambda: two_calls(q, k, v),
             },
-            bench.rounds(_ROUNDS[bench.device]),
-            synchronize=synchronizer(device),
+            bench.rounds(_ROUNDS),
             watch=bench.watching(what),
         )
     detail: dict[str, Any] = {
@@ -93,14 +90,10 @@ def _speed(bench: Bench, sizes: Sizes, dtype: torch.dtype) -> list[Row]:
         "ceiling": matmul_ceiling(device, dtype, bench.quick),
         "seconds": {name: timing.as_json() for name, timing in times.items()},
     }
-    targets = {
-        ("cpu", "float32"): {"explicit": 3.0, "sdpa": 1.25},
-        ("cuda", "bfloat16"): {"sdpa": 1.0},
-    }.get((bench.device, kind), {})
-    where = "gpu" if bench.device == "cuda" else "cpu"
+    targets = _TARGETS.get(kind, {})
     against = {"explicit": "against explicit maps", "sdpa": "against two plain scaled_dot_product_attention calls"}
     return [
-        _row(f"{where}.attention.paired.{kind}.vs_{peer}", f"{what}, {words}", times, peer, targets.get(peer), detail)
+        _row(f"cpu.attention.paired.{kind}.vs_{peer}", f"{what}, {words}", times, peer, targets.get(peer), detail)
         for peer, words in against.items()
     ]
 

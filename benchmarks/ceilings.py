@@ -36,6 +36,11 @@ def synchronizer(device: torch.device) -> Any:
 
 def unet_gflop(shape: Shape, latents: int, rows: int) -> float:
     """GFLOP of one evaluation of diffusers' UNet at latents x latents, multiplications and additions both counted."""
+    return unet_gflop_by_module(shape, latents, rows)[""]
+
+
+def unet_gflop_by_module(shape: Shape, latents: int, rows: int) -> dict[str, float]:
+    """The same of each of its modules by name; "" is the whole."""
     from diffusers.models.attention_processor import AttnProcessor
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from torch.utils.flop_counter import FlopCounterMode
@@ -48,7 +53,11 @@ def unet_gflop(shape: Shape, latents: int, rows: int) -> float:
         context = torch.empty(rows, 77, unet.config.cross_attention_dim)
         with FlopCounterMode(display=False) as counter:
             unet(latents_in, torch.empty(()), context)
-    return counter.get_total_flops() / 1e9
+    whole = f"{type(unet).__name__}."
+    modules = {f"{name}.": sum(counts.values()) / 1e9 for name, counts in counter.get_flop_counts().items()}
+    return {
+        name.removeprefix(whole).removesuffix("."): gflop for name, gflop in modules.items() if name.startswith(whole)
+    }
 
 
 def _timed(work: Any, device: torch.device) -> Timing:

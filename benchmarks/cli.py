@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer.core import TyperGroup
 
 from ip2p_fast.errors import BadInput
 
+from .bench import Bench, shown_progress
 from .compare import Change
+from .matrix_command import matrix
 from .results import Results, write_results
-from .table import RESULTS, ROOT, check_tables, write_tables
-
-_TRIALS = Path("out/bench")
+from .table import RESULTS, ROOT, TRIALS, check_tables, write_tables
 
 
 class _MeasureByDefault(TyperGroup):
@@ -50,26 +48,31 @@ def run(
         Path | None, typer.Option(help="A folder for NAME.json.", show_default="benchmarks/results, or out/bench")
     ] = None,
     model: Annotated[str, typer.Option(help="The pocket model: pocket, or a folder.")] = "pocket",
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="How long those that send load send it.", show_default="10")
+    ] = None,
 ) -> None:
     """Measure, and write each benchmark's results as soon as it is done."""
-    from .bench import Bench
     from .quiet import quiet_libraries
     from .suites import chosen, device_of
 
     suites = chosen(names or [], quick)
-    folder = out or (_TRIALS if quick else RESULTS)
+    folder = out or (TRIALS if quick else RESULTS)
     if quick and folder.resolve() == RESULTS:
         raise BadInput(f"--quick would overwrite real figures in {folder}: give another folder with --out")
     quiet_libraries()
     written: dict[str, Results] = {}
-    with _progress() as watch:
+    with shown_progress() as watch:
         for suite in suites:
-            bench = Bench(quick, device_of(suite), model, watch)
+            bench = Bench(quick, device_of(suite), model, watch, minutes)
             rows = suite.run(bench)
-            rerun = f"ip2p-fast bench {suite.name}"
+            rerun = f"ip2p-fast bench {suite.name}" + ("" if minutes is None else f" --minutes {minutes:g}")
             written[suite.name] = write_results(folder / f"{suite.name}.json", rows, rerun, quick)
     Console().print(_summary(written))
     print(folder)
+
+
+app.command("matrix")(matrix)
 
 
 @app.command("compare")
@@ -128,13 +131,3 @@ def _changes(changes: Sequence[Change]) -> Table:
         share = "" if change.share is None else f"{change.share:+.1%}"
         found.add_row(change.id, before, after, change.unit, share, verdict)
     return found
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr that goes when it is done; nothing where stderr is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)

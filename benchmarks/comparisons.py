@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from .ceilings import matmul_ceiling
@@ -39,3 +42,11 @@ def share_of_ceiling(
         Row(f"{name}.throughput", reached, "GFLOP/s", "higher", None, speed),
         Row(f"{name}.ceiling_share", reached / ceiling["gflops"], "share", "higher", None, share),
     ]
+
+
+def against(
+    name: str, what: str, ours: Timing, peer: Timing, detail: Mapping[str, Any], target: float | None = None
+) -> Row:
+    """How many times faster ours is than a peer, with whatever else tells how it came about."""
+    spread = ratio(peer, ours)
+    return Row(name, spread.p50, "x", "higher", target, {"what": what, **detail, **spread.as_json()})

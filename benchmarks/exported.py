@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from ip2p_fast.export.parity import observe
 from .bench import Bench
 from .comparisons import speedup
 from .inputs import INSTRUCTION, picture
+from .quality import PICTURES, lowest_psnr, pictures, points_lost
 from .random_model import TINY, save_random_model
 from .results import Row
 from .startup import own_command
@@ -28,8 +28,6 @@ from .whole_edits import Settings, diffusers_pipeline, our_editor
 
 _STEPS = 20
 _ROUNDS = 11
-_PICTURES = 16  # edits whose pictures are compared
-_JUDGED = 1000  # edits that the pocket world's reader judges
 _Setting = tuple[str, str]  # backend, dtype
 _SETTINGS: tuple[_Setting, ...] = (
     ("torch", "float32"),
@@ -42,7 +40,6 @@ _SETTINGS: tuple[_Setting, ...] = (
 # of the guided noise, and of pictures; int8 is judged by its pictures alone
 _NOISE_TARGETS = {"float32": 1e-4, "bfloat16": 2e-2}
 _PSNR_TARGETS = {"float32": 45.0, "bfloat16": 30.0, "int8": 30.0}
-_LARGEST_PSNR = 99.0  # equal pictures have none
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -81,8 +78,9 @@ def _model_of(model: str, bundle: Path, backend: str) -> str:
 
 def _parity(of: Callable[[str], str], bench: Bench) -> list[Row]:
     reference = Editor.from_pretrained(of("torch"), "torch", "cpu", "float32")
-    count, watch = 1 if bench.quick else _PICTURES, bench.watching("parity")
-    expected, predicted = _pictures(reference, count, bench.quick), observe(reference).predictions
+    count, watch = 1 if bench.quick else PICTURES, bench.watching("parity")
+    steps = 2 if bench.quick else _STEPS
+    expected, predicted = pictures(reference, count, steps), observe(reference).predictions
     rows = []
     for done, (backend, dtype) in enumerate(_SETTINGS[1:]):
         editor = Editor.from_pretrained(of(backend), backend, "cpu", dtype)
@@ -92,26 +90,11 @@ def _parity(of: Callable[[str], str], bench: Bench) -> list[Row]:
             detail = {"what": f"relative error of the guided noise, {what}"}
             name = f"cpu.export.noise_error.{backend}.{dtype}"
             rows.append(Row(name, float(error), "share", "lower", _NOISE_TARGETS[dtype], detail))
-        psnr = [_psnr(a, b) for a, b in zip(_pictures(editor, count, bench.quick), expected, strict=True)]
-        facts = {"what": f"PSNR of {_STEPS}-step edits, {what}, the lowest of {count}", "mean": float(np.mean(psnr))}
-        rows.append(Row(f"cpu.export.psnr.{backend}.{dtype}", min(psnr), "dB", "higher", _PSNR_TARGETS[dtype], facts))
+        lowest, mean = lowest_psnr(pictures(editor, count, steps), expected)
+        facts = {"what": f"PSNR of {_STEPS}-step edits, {what}, the lowest of {count}", "mean": mean}
+        rows.append(Row(f"cpu.export.psnr.{backend}.{dtype}", lowest, "dB", "higher", _PSNR_TARGETS[dtype], facts))
         watch(done + 1, len(_SETTINGS) - 1)
     return rows
-
-
-def _pictures(editor: Editor, count: int, quick: bool) -> list[np.ndarray]:
-    """Edits of one picture by different seeds, one at a time, at the model's own scales."""
-    size = int(editor.backend.info.defaults["size"])
-    steps = 2 if quick else _STEPS
-    return [
-        np.asarray(editor.edit(picture(size), INSTRUCTION, steps=steps, size=size, seed=seed).images[0], np.float64)
-        for seed in range(count)
-    ]
-
-
-def _psnr(ours: np.ndarray, theirs: np.ndarray) -> float:
-    error = float(np.square(ours - theirs).mean())
-    return min(_LARGEST_PSNR, 10 * np.log10(255**2 / error)) if error else _LARGEST_PSNR
 
 
 def _loading(bundle: Path, bench: Bench) -> list[Row]:
@@ -161,29 +144,11 @@ def _against_diffusers(name: str, timings: Mapping[str, Timing]) -> Row:
 
 
 def _accuracy(of: Callable[[str], str], bench: Bench) -> list[Row]:
-    """What the pocket world's reader says of the same edits in float32 and in int8; nothing of other models."""
+    """What the pocket world's reader says of the same edits in float32 and in fewer bits; nothing of other models."""
     if bench.quick:
         return []
-    from ip2p_fast.training.pocket.data import draw_pairs
-    from ip2p_fast.training.pocket.evaluate import Report, edit_pairs, judge
-    from ip2p_fast.training.pocket.reader import load_reader
-
-    reader = load_reader(Path(_path(of("torch"))) / "reader")
-    pairs = draw_pairs("held-out", _JUDGED, reader.pixels)
-    reports: dict[str, Report] = {}
-    for dtype in ("float32", "bfloat16", "int8"):
-        watch = bench.watching(f"accuracy in {dtype}")
-        editor = Editor.from_pretrained(of("openvino"), "openvino", "cpu", dtype)
-        edited = edit_pairs(editor, pairs, range(_JUDGED), None, lambda done, watch=watch: watch(done, _JUDGED))
-        reports[dtype] = judge(reader, pairs, np.stack([np.asarray(one) for one in edited]))
-    return [_points_lost(reports, dtype) for dtype in ("bfloat16", "int8")]
-
-
-def _points_lost(reports: Mapping[str, Any], dtype: str) -> Row:
-    """The larger of what the success and the preservation lose."""
-    exact, ours = reports["float32"], reports[dtype]
-    lost = {name: 100 * (getattr(exact, name) - getattr(ours, name)) for name in ("target_success", "preservation")}
-    what = f"points of success or preservation that {_JUDGED} pocket edits lose in {dtype}, the larger of the two"
-    detail: dict[str, Any] = {"what": what, "points_lost": lost}
-    detail |= {kind: {name: getattr(r, name) for name in lost} for kind, r in (("float32", exact), (dtype, ours))}
-    return Row(f"cpu.export.points_lost.{dtype}", max(lost.values()), "points", "lower", 2.0, detail)
+    openings = {
+        dtype: partial(Editor.from_pretrained, of("openvino"), "openvino", "cpu", dtype)
+        for dtype in ("float32", "bfloat16", "int8")
+    }
+    return points_lost(openings, Path(_path(of("torch"))), "cpu.export", bench)

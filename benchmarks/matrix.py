@@ -1,114 +1,244 @@
-"""Edits a second of ours and of peers, over picture sizes and batches: the pocket model, one edit after the other.
+"""Edits of ours and of peers over picture sizes, batches and steps: speed, latency, first edit, memory, energy.
 
-Cells come in order of importance and stop when the time is up; what was not run is listed, not guessed.
+Cells come in order of importance and stop when the time is up; what was not run is listed, not guessed. All contestants
+of a cell take turns. contestants.py has who they are.
 """
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ip2p_fast.checkpoints import SHIPPED
+from ip2p_fast.backends.torch_backend import resolve_dtype
+from ip2p_fast.errors import BadInput
 
 from .bench import Bench
-from .exported import export, write_samples
-from .memory import peak_memory_gb
-from .random_model import TINY, save_random_model
+from .ceilings import matmul_ceiling, synchronizer, unet_gflop
+from .cells import FEWEST, Cell, by_importance, heats, rounds_in
+from .contestants import Contestant, Job, absent, contestants, opened_once
+from .energy import energy_counter, joules
+from .matrix_model import MatrixModel, matrix_model
+from .own_process import FirstEdit, first_edit
+from .peers import stable_diffusion_cpp
+from .random_model import Shape
 from .results import Row
-from .timing import Timing, Work, interleave
-from .whole_edits import Engine, Settings, diffusers_pipeline, our_editor
+from .timing import Timing, Work, interleave, ratio
+from .whole_edits import Edit, Settings
 
-# (side in pixels, edits in a batch): the model's own size and one edit first
-CELLS = ((64, 1), (64, 4), (64, 16), (96, 1), (128, 1), (96, 4), (128, 4), (96, 16), (128, 16))
-BUDGET = 300.0
-"""Seconds after which no further cell is begun."""
-_ROUNDS = {1: 11, 4: 7, 16: 5}
-_STEPS, _STUDENT_STEPS = 20, 4
+REFERENCE = "exact"
+_ROOM = 0.7  # of the memory that is free
+_UNTIMED = 3  # calls of each contestant in a cell
+
+
+@dataclass(frozen=True)
+class Asked:
+    """sizes: None for those that suit the model. minutes: of measuring; preparation comes before. sd_cpp: a program."""
+
+    model: str = "pocket"
+    sizes: tuple[int, ...] | None = None
+    batches: tuple[int, ...] = (1, 4, 16)
+    steps: tuple[int, ...] = (20, 50)
+    minutes: float = 10.0
+    sd_cpp: Path | None = None
 
 
 def measure(bench: Bench) -> list[Row]:
-    """Every contender in every cell there is time for; peak memory of each in a process of its own."""
+    """The usual matrix of the bench's model."""
+    return measure_matrix(bench, Asked(bench.model))
+
+
+def measure_matrix(bench: Bench, asked: Asked) -> list[Row]:
+    """Every contestant that is installed, in every cell there is time for; each in a process of its own first.
+
+    Raises BadInput, before anything is measured, for a model, size or program that cannot be used, or if ours fails.
+    """
+    if asked.sd_cpp is not None:
+        stable_diffusion_cpp.require(asked.sd_cpp)
+    device = torch.device(bench.device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = str(save_random_model(TINY, folder / "tiny")) if bench.quick else bench.model
-        bench.watching("exporting the pocket model, with int8")
-        export(model, folder / "bundle", write_samples(folder) if bench.quick else None)
-        contenders = _contenders(model, str(folder / "bundle"), bench.quick)
-        began, rows, left = time.monotonic(), [], []
-        for cell in CELLS[: 2 if bench.quick else None]:
-            if time.monotonic() - began > BUDGET:
-                left.append(f"{cell[0]}x{cell[0]}, batch {cell[1]}")
-            else:
-                rows += _cell(*cell, contenders, bench)
-        memory = [_memory(key, contender, bench) for key, contender in contenders.items()]
-    not_run = {"what": f"cells that there was no time for: {', '.join(left) or 'none'}"}
-    return [*rows, *memory, Row("cpu.matrix.cells_not_run", float(len(left)), "cells", "lower", None, not_run)]
+        model = matrix_model(asked.model, asked.sizes, device.type, folder, bench.quick)
+        half = str(resolve_dtype("auto", device)).removeprefix("torch.")
+        job = Job(model.folder, folder, device.type, half, model.samples, model.student, asked.sd_cpp)
+        listed = contestants(job)
+        not_run = {one.title: why for one in listed if (why := absent(one))}
+        entered = _prepared([one for one in listed if one.title not in not_run], job, bench, not_run)
+        matrix = Matrix(model, job, bench, not_run)
+        until = time.monotonic() + 60 * asked.minutes
+        firsts = matrix.firsts(entered)
+        if REFERENCE not in firsts:
+            raise BadInput(f"ours did not edit: {not_run[listed[0].title]}")
+        running = {one.key: one for one in entered if one.key in firsts}
+        rows = matrix.costs(running, firsts)
+        cells = by_importance(model.sizes, asked.batches, asked.steps)
+        rows += matrix.speeds(running, firsts, cells[:1] if bench.quick else cells, until)
+    told = "; ".join(f"{what}: {why}" for what, why in not_run.items()) or "nothing"
+    detail = {"what": f"{model.name}: not run: {told}", "not_run": not_run}
+    return [*rows, Row(f"{matrix.name}.not_run", float(len(not_run)), "count", "lower", None, detail)]
 
 
-def _contenders(model: str, bundle: str, quick: bool) -> dict[str, tuple[str, Callable[[Settings], Any], Any]]:
-    """By key: a title, what makes an engine's edit function for settings, and the arguments of its memory's measure."""
-    steps = 2 if quick else _STEPS
-    asked: dict[str, tuple[str, Engine, str, str, Settings]] = {
-        "diffusers": ("diffusers (float32)", diffusers_pipeline, _folder(model), "float32", _settings(steps)),
-        "diffusers_compiled": ("diffusers, compiled (float32)", compiled, _folder(model), "float32", _settings(steps)),
-        "exact": ("ours (auto)", our_editor, model, "auto", _settings(steps)),
-        "int8": ("ours (int8)", our_editor, bundle, "int8", _settings(steps, "openvino")),
-    }
-    if not quick:
-        student = "ours, one-row student of 4 steps (auto)"
-        asked["student"] = (student, our_editor, "pocket-student", "auto", _settings(_STUDENT_STEPS))
-    return {
-        key: (title, partial(_edits, engine, place, dtype, settings), (engine, place, settings, dtype))
-        for key, (title, engine, place, dtype, settings) in asked.items()
-    }
+class Matrix:
+    """One model on one device; `not_run` gathers what fails, by title."""
+
+    def __init__(self, model: MatrixModel, job: Job, bench: Bench, not_run: dict[str, str]) -> None:
+        self.model, self.job, self.bench, self.not_run = model, job, bench, not_run
+        self.device = torch.device(job.device)
+        self.synchronize = synchronizer(self.device)
+        self.energy = energy_counter(job.device)
+        self.name = f"{'gpu' if job.device == 'cuda' else 'cpu'}.matrix.{model.name}"
+        self._counted: dict[tuple[int, int], float] = {}
+
+    def firsts(self, entered: list[Contestant]) -> dict[str, FirstEdit]:
+        """The first edit of each, in a process of its own, at the first size. One that fails takes no further part."""
+        settings = self._settings(Cell(self.model.sizes[0], 1, 20))
+        found = {}
+        for one in entered:
+            self.bench.watching(f"first edit: {one.title}")
+            try:
+                found[one.key] = first_edit(partial(opened_once, one, self.job, settings), self.job.device)
+            except Exception as error:  # noqa: BLE001  # a peer's failure is a result, not the end of the others
+                self.not_run[one.title] = _said(error)
+        return found
+
+    def costs(self, running: Mapping[str, Contestant], firsts: Mapping[str, FirstEdit]) -> list[Row]:
+        """First edit, what of it compiles, and peak memory of each."""
+        size, rows = self.model.sizes[0], []
+        for key, one in running.items():
+            first = firsts[key]
+            for figure, value, unit, what in (
+                ("first_edit", first.load + first.first, "s", f"load and first edit, {size}x{size}"),
+                ("compile", max(0.0, first.first - first.second), "s", "of it compilation and warm-up"),
+                ("memory", first.peak_gb, "GB", f"peak memory of two edits, {size}x{size}, loading included"),
+            ):
+                detail = {"what": f"{self.model.name}, {one.title}: {what}", "title": one.title, **asdict(first)}
+                rows.append(Row(f"{self.name}.{figure}.{key}", value, unit, "lower", None, detail))
+        return rows
+
+    def speeds(
+        self, running: Mapping[str, Contestant], firsts: Mapping[str, FirstEdit], cells: list[Cell], until: float
+    ) -> list[Row]:
+        """Cell after cell, those that would end by `until`, and the first in any case."""
+        groups = heats({key: firsts[key].peak_gb for key in running}, _ROOM * _free_gb(self.device), REFERENCE)
+        ceilings = {dtype: self._ceiling(dtype) for dtype in {one.dtype for one in running.values()}}
+        rows: list[Row] = []
+        opened: dict[str, Edit] = {}
+        pace = 0.0  # seconds a GFLOP of the cell takes, all contestants together and as few rounds as there can be
+        for number, cell in enumerate(cells):
+            if number and time.monotonic() + pace * self._gflop(cell) > until:
+                self.not_run[str(cell)] = "no time"
+                continue
+            took = 0.0
+            for index, group in enumerate(groups):
+                if list(opened) != group:
+                    opened.clear()  # its memory first
+                    gc.collect()
+                    opened |= {key: running[key].open(self.job) for key in group}
+                self.bench.watching(str(cell))
+                measured = self._heat(cell, opened, len(groups) * (len(cells) - number) - index, until, running)
+                new = [key for key in measured if key != REFERENCE or not index]
+                rows += [self._speed(cell, running[key], measured, opened[key], ceilings) for key in new]
+                took += sum(timing.spread.p50 for timing in measured.values())
+            pace = (_UNTIMED + FEWEST) * took / self._gflop(cell)
+        return rows
+
+    def _heat(
+        self, cell: Cell, opened: Mapping[str, Edit], heats_left: int, until: float, running: Mapping[str, Contestant]
+    ) -> dict[str, Timing]:
+        """Of those that can; one that fails, as for want of memory, is left out of the cell, and none runs without ours."""
+        works: dict[str, Work] = {key: partial(edit, self._settings(cell), cell.batch) for key, edit in opened.items()}
+        tried: dict[str, Timing] = {}
+        for key, work in works.items():
+            try:
+                tried |= interleave({key: work}, rounds=1, warmup=1, synchronize=self.synchronize)
+            except Exception as error:  # noqa: BLE001  # as a peer's failure
+                self.not_run[f"{running[key].title}, {cell}"] = _said(error)
+        if REFERENCE not in tried:
+            return {}
+        expected = sum(timing.seconds[0] for timing in tried.values())
+        rounds = FEWEST if self.bench.quick else rounds_in(expected, until - time.monotonic(), heats_left)
+        watch = self.bench.watching(str(cell))
+        timings = interleave({key: works[key] for key in tried}, rounds, 1, self.synchronize, watch)
+        return {key: Timing(timing.seconds, tried[key].first) for key, timing in timings.items()}
+
+    def _speed(
+        self,
+        cell: Cell,
+        one: Contestant,
+        measured: Mapping[str, Timing],
+        edit: Edit,
+        ceilings: Mapping[str, float],
+    ) -> Row:
+        timing = measured[one.key]
+        p50, p95, p99 = (float(value) for value in np.percentile(timing.seconds, (50, 95, 99)))
+        gflop_per_s = self._gflop(cell, one) / p50
+        detail: dict[str, Any] = {
+            "what": f"{self.model.name}, {cell}: {one.title}",
+            "title": one.title,
+            "cell": asdict(cell),
+            "p20": cell.batch / timing.spread.p80,
+            "p50": cell.batch / p50,
+            "p80": cell.batch / timing.spread.p20,
+            "samples": [cell.batch / seconds for seconds in timing.seconds],
+            "latency_s": {"p50": p50, "p95": p95, "p99": p99, "first": timing.first, "calls": len(timing.seconds)},
+            "times_of_exact": ratio(timing, measured[REFERENCE]).p50,
+            "unet_gflop_per_s": gflop_per_s,
+            "ceiling_gflop_per_s": ceilings[one.dtype],
+            "ceiling_share": gflop_per_s / ceilings[one.dtype],
+        }
+        if self.energy is not None:
+            work = partial(edit, self._settings(cell), cell.batch)
+            detail["joules_per_edit"] = joules(work, self.energy, self.synchronize) / cell.batch
+        name = f"{self.name}.{cell.size}.{cell.batch}.{cell.steps}.{one.key}"
+        return Row(name, cell.batch / p50, "edits/s", "higher", None, detail)
+
+    def _settings(self, cell: Cell) -> Settings:
+        steps = 2 if self.bench.quick else cell.steps
+        return Settings(cell.size, steps, self.model.text_guidance, self.model.image_guidance, self.job.device)
+
+    def _gflop(self, cell: Cell, one: Contestant | None = None) -> float:
+        """Of the UNet in a call of a contestant, or of one with three rows and the cell's steps."""
+        rows, steps = (3, None) if one is None else (one.rows, one.steps)
+        key = cell.size, rows
+        if key not in self._counted:
+            self._counted[key] = unet_gflop(Shape(self.model.name, self.model.unet, {}, {}), cell.size // 8, rows)
+        return cell.batch * (steps or self._settings(cell).steps) * self._counted[key]
+
+    def _ceiling(self, dtype: str) -> float:
+        return matmul_ceiling(self.device, getattr(torch, dtype), self.bench.quick)["gflops"]
 
 
-def compiled(model: str | Path, settings: Settings, dtype: str) -> Callable[[int], object]:
-    """diffusers' pipeline with its UNet compiled."""
-    return diffusers_pipeline(model, settings, dtype, compiled=True)
+def _prepared(entered: list[Contestant], job: Job, bench: Bench, not_run: dict[str, str]) -> list[Contestant]:
+    """Those whose conversion succeeds; each conversion is made once."""
+    outcomes: dict[Callable[[Job], None], str | None] = {}
+    for one in entered:
+        if one.prepare is not None and one.prepare not in outcomes:
+            bench.watching(f"preparing: {one.title}")
+            try:
+                one.prepare(job)
+                outcomes[one.prepare] = None
+            except Exception as error:  # noqa: BLE001  # as a peer's failure
+                outcomes[one.prepare] = _said(error)
+        if one.prepare is not None and (why := outcomes[one.prepare]):
+            not_run[one.title] = why
+    return [one for one in entered if one.title not in not_run]
 
 
-def _settings(steps: int, backend: str = "auto") -> Settings:
-    return Settings(size=64, steps=steps, text_guidance=3.0, image_guidance=1.5, backend=backend)
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
-def _folder(model: str) -> str:
-    return str(SHIPPED.get(model, model))
-
-
-def _edits(engine: Engine, place: str, dtype: str, settings: Settings, size: int) -> Callable[[int], object]:
-    return engine(place, replace(settings, size=size), dtype)
-
-
-def _cell(size: int, batch: int, contenders: dict[str, Any], bench: Bench) -> list[Row]:
-    watch = bench.watching(f"{size}x{size}, batch {batch}")
-    works: dict[str, Work] = {key: partial(make(size), batch) for key, (_, make, _) in contenders.items()}
-    timings = interleave(works, bench.rounds(_ROUNDS[batch]), watch=watch)
-    return [_row(size, batch, key, contenders[key][0], timing) for key, timing in timings.items()]
-
-
-def _row(size: int, batch: int, key: str, title: str, timing: Timing) -> Row:
-    p50, p95, p99 = (float(value) for value in np.percentile(timing.seconds, (50, 95, 99)))
-    detail = {
-        "what": f"pocket, {size}x{size}, batch of {batch}: {title}",
-        "p20": batch / timing.spread.p80,
-        "p50": batch / p50,
-        "p80": batch / timing.spread.p20,
-        "call_s": {"p50": p50, "p95": p95, "p99": p99, "first": timing.first, "rounds": len(timing.seconds)},
-        "title": title,
-    }
-    return Row(f"cpu.matrix.{size}.{batch}.{key}", batch / p50, "edits/s", "higher", None, detail)
-
-
-def _memory(key: str, contender: Any, bench: Bench) -> Row:
-    title, _, (engine, place, settings, dtype) = contender
-    bench.watching(f"peak memory: {title}")
-    what = {"what": f"peak memory of a process that makes one pocket edit: {title}", "title": title}
-    return Row(f"cpu.matrix.memory.{key}", peak_memory_gb(engine, place, settings, dtype), "GB", "lower", None, what)
+def _free_gb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 1e9
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024 / 1e9

@@ -64,9 +64,9 @@ def _rows(base: Path, samples: list[Sample], steps: int, bench: Bench) -> list[R
     return [*rows, _likeness(makers["script"](few), makers["float32"](few))]
 
 
-def by_script(base: Path, steps: int) -> Maker:
-    """diffusers, float32, one sample at a time, maps in memory."""
-    script = PromptToPrompt.from_pretrained(base)
+def by_script(base: Path, steps: int, dtype: str = "float32", device: str = "cpu") -> Maker:
+    """diffusers, one sample at a time, maps in memory."""
+    script = PromptToPrompt.from_pretrained(base, getattr(torch, dtype), device)
     side = script.pipe.unet.config.sample_size
 
     def pair(sample: Sample) -> Pictures:
@@ -77,9 +77,9 @@ def by_script(base: Path, steps: int) -> Maker:
     return lambda samples: [pair(sample) for sample in samples]
 
 
-def by_generator(base: Path, steps: int, dtype: str) -> Maker:
+def by_generator(base: Path, steps: int, dtype: str, device: str = "cpu") -> Maker:
     """Ours, as `dataset pairs` runs it."""
-    generator = PairGenerator.from_pretrained(base, Drawing(steps=steps), "cpu", dtype)
+    generator = PairGenerator.from_pretrained(base, Drawing(steps=steps), device, dtype)
 
     def pairs(samples: Sequence[Sample]) -> list[Pictures]:
         made = dict(generator.generate((i, CAPTIONS, sample) for i, sample in enumerate(samples)))

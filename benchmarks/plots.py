@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,28 @@ def subplots(*arguments: Any, **options: Any) -> Any:
     from matplotlib import pyplot
 
     return pyplot.subplots(*arguments, **options, layout="constrained")
+
+
+def stacked_bars(
+    bars: Mapping[str, Mapping[str, Mapping[str, float]]], parts: Sequence[str], unit: str, path: Path, results: Results
+) -> None:
+    """Draws a panel a group and a bar a title; bars[group][title] has the value of every part."""
+    figure, panels = subplots(len(bars), 1, figsize=(8, 1 + 1.6 * len(bars)), squeeze=False)
+    for (group, titles), axes in zip(bars.items(), panels[:, 0], strict=True):
+        left = [0.0] * len(titles)
+        for part in parts:
+            widths = [values[part] for values in titles.values()]
+            axes.barh(list(titles), widths, left=left, label=part)
+            left = [start + width for start, width in zip(left, widths, strict=True)]
+        axes.invert_yaxis()
+        axes.set(title=group, xlabel=unit)
+    panels[0, 0].legend(fontsize=7)
+    save(figure, path, results)
+
+
+def three_digits(value: float) -> str:
+    """As a document shows it, never as a power of ten."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _digest(results: Results) -> str:

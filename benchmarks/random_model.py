@@ -94,19 +94,23 @@ TINY = Shape(
 
 
 def random_pipeline(
-    shape: Shape, dtype: torch.dtype = torch.float32, edits: bool = True
+    shape: Shape, dtype: torch.dtype = torch.float32, edits: bool = True, device: torch.device | str = "cpu"
 ) -> StableDiffusionInstructPix2PixPipeline | StableDiffusionPipeline:
-    """diffusers' pipeline with weights drawn from SEED, in `dtype` on the CPU, silent.
+    """diffusers' pipeline with weights drawn from SEED, in `dtype`, silent.
 
-    edits: False for the text-to-image model, whose UNet takes 4 channels.
+    edits: False for the text-to-image model, whose UNet takes 4 channels. device: draws and holds the weights.
     """
     torch.manual_seed(SEED)
     tokenizer = _tokenizer()
     text_config = CLIPTextConfig(**shape.text, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
+    with torch.device(device):
+        networks = dict(
+            unet=UNet2DConditionModel(**{**shape.unet, "in_channels": 8 if edits else 4}),
+            vae=AutoencoderKL(latent_channels=4, **shape.vae),
+            text_encoder=CLIPTextModel(text_config),
+        )
     parts: dict[str, Any] = dict(
-        unet=_placed(UNet2DConditionModel(**{**shape.unet, "in_channels": 8 if edits else 4}), dtype),
-        vae=_placed(AutoencoderKL(latent_channels=4, **shape.vae), dtype),
-        text_encoder=_placed(CLIPTextModel(text_config), dtype),
+        **{name: _placed(network, dtype) for name, network in networks.items()},
         tokenizer=tokenizer,
         scheduler=EulerAncestralDiscreteScheduler(**SCHEDULER),
         safety_checker=None,
@@ -118,9 +122,15 @@ def random_pipeline(
     return pipe
 
 
-def save_random_model(shape: Shape, folder: Path, dtype: torch.dtype = torch.bfloat16, edits: bool = True) -> Path:
+def save_random_model(
+    shape: Shape,
+    folder: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    edits: bool = True,
+    device: torch.device | str = "cpu",
+) -> Path:
     """Writes such a model in Hugging Face layout (safetensors) and returns the folder."""
-    random_pipeline(shape, dtype, edits).save_pretrained(folder)
+    random_pipeline(shape, dtype, edits, device).save_pretrained(folder)
     return folder
 
 

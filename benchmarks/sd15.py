@@ -21,7 +21,7 @@ from .comparisons import share_of_ceiling, speedup
 from .exported import export, write_samples
 from .guided_steps import Case, DiffusersStep, exported_step, our_step
 from .memory import peak_memory_gb
-from .peers.openvino_unet import OpenVinoUNet
+from .peers.openvino_unet import OpenVinoUNet, convert
 from .random_model import SD15, TINY, Shape, random_pipeline, save_random_model
 from .results import Row
 from .timing import Timing, Work, interleave, ratio
@@ -87,12 +87,17 @@ def measure(bench: Bench) -> list[Row]:
 
 def export_random(shape: Shape, latents: int, folder: Path) -> Path:
     """A random model exported by the command, int8 calibrated on one short edit of the size that is timed."""
+    export(str(model_to_export(shape, latents, folder)), folder / "bundle", write_samples(folder))
+    return folder / "bundle"
+
+
+def model_to_export(shape: Shape, latents: int, folder: Path) -> Path:
+    """A random model whose own size is 8 x latents pixels, and whose edits are of 4 steps."""
     model = save_random_model(shape, folder / "model")
     config = model / "unet" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": latents}))
     (model / "defaults.json").write_text(json.dumps({"steps": 4}))
-    export(str(model), folder / "bundle", write_samples(folder))
-    return folder / "bundle"
+    return model
 
 
 def _memory(bundle: Path, pixels: int) -> Row:
@@ -116,7 +121,7 @@ def _pytorch_peers(pipe: Any, case: Case, latents: int) -> dict[str, Work]:
 
 
 def _openvino_peers(pipe: Any, case: Case, latents: int) -> dict[str, Work]:
-    plain = OpenVinoUNet(pipe.unet, _ROWS, latents, "bf16")
+    plain = OpenVinoUNet(convert(pipe.unet, _ROWS, latents), "bfloat16")
     return {"plain_openvino": DiffusersStep(pipe, plain, case, torch.float32)}
 
 

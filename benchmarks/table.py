@@ -6,20 +6,26 @@ marker lines; everything between them is replaced.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ip2p_fast.errors import BadInput
 
-from . import breakdown_report, matrix_report, plots
+from . import breakdown_report, matrix_report, plots, stages_report, tried_report
 from .results import Results, Row, read_results
 from .serving import report as load_report
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().with_name("results")
-REPORTS = (load_report, breakdown_report, matrix_report)
+TRIALS = Path("out/bench")
+REPORTS = (
+    load_report.REPORT,
+    breakdown_report.REPORT,
+    stages_report.REPORT,
+    *matrix_report.REPORTS,
+    tried_report.REPORT,
+)
 README, FULL = Path("README.md"), Path("docs/benchmarks.md")
 
 
@@ -30,16 +36,16 @@ def write_tables(root: Path, results: Path) -> list[Path]:
         if path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
             changed.append(path)
-    for report, found in _unplotted(root, results):
-        report.draw(found, root / report.PLOT)
-        changed.append(root / report.PLOT)
+    for path, draw, found in _unplotted(root, results):
+        draw(found, path)
+        changed.append(path)
     return changed
 
 
 def check_tables(root: Path, results: Path) -> None:
     """Raises BadInput if a document's table or plot is not what its results files give, or as `drawn`."""
     old = [str(path) for path, text in drawn(root, results).items() if path.read_text(encoding="utf-8") != text]
-    old += [str(root / report.PLOT) for report, _ in _unplotted(root, results)]
+    old += [str(path) for path, _, _ in _unplotted(root, results)]
     if old:
         raise BadInput(f"{', '.join(old)} and {results} differ: run ip2p-fast bench table")
 
@@ -58,10 +64,10 @@ def drawn(root: Path, results: Path) -> dict[Path, str]:
         raise BadInput(f"{root} has neither {README} nor {FULL}: run this in a checkout of ip2p-fast")
     texts = {path: between_markers(path, table) for path, table in documents.items()}
     for report in REPORTS:
-        path = root / report.DOCUMENT
-        if report.SUITE in files and path.exists():
+        path = root / report.document
+        if report.suite in files and path.exists():
             text = texts.get(path) or read_document(path)
-            texts[path] = replace_between(text, report.table(files[report.SUITE]), report.BEGIN, report.END, str(path))
+            texts[path] = replace_between(text, report.table(files[report.suite]), report.begin, report.end, str(path))
     return texts
 
 
@@ -83,15 +89,15 @@ def full_tables(files: Mapping[str, Results]) -> str:
     return "\n\n".join(_section(name, found) for name, found in files.items())
 
 
-def _unplotted(root: Path, results: Path) -> list[tuple[Any, Results]]:
-    """Reports whose plot is absent or of other results, with those that it should be of."""
+def _unplotted(root: Path, results: Path) -> list[tuple[Path, Callable[[Results, Path], None], Results]]:
+    """Plots that are absent or of other results: where they go, what draws them, and of which results."""
     found = []
     for report in REPORTS:
-        path = results / f"{report.SUITE}.json"
-        if path.exists() and (root / report.DOCUMENT).exists():
+        path = results / f"{report.suite}.json"
+        if report.plot and report.draw and path.exists() and (root / report.document).exists():
             measured = read_results(path)
-            if not plots.is_of(root / report.PLOT, measured):
-                found.append((report, measured))
+            if not plots.is_of(root / report.plot, measured):
+                found.append((root / report.plot, report.draw, measured))
     return found
 
 
@@ -156,7 +162,4 @@ def _value(row: Row, value: float | None) -> str:
 
 
 def _plain(value: object) -> str:
-    """Three significant digits, never as a power of ten."""
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return plots.three_digits(value) if isinstance(value, float) else str(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 _SYSTEM = Path("/sys")
@@ -17,8 +18,9 @@ _PROCESS = Path("/proc/self/cgroup")
 def cpu_threads(system: Path = _SYSTEM, process: Path = _PROCESS) -> int:
     """Threads for this process: OMP_NUM_THREADS if set, else one a core it may run on, within its share of time.
 
-    Two hardware threads of one core count as one: matrix products keep a core's units busy by themselves. The share is
-    the quota of its control group (version 2 or 1) and of those around it, rounded up.
+    Two hardware threads of one core count as one: matrix products keep a core's units busy by themselves. Of a machine
+    with several sockets, one socket's count: threads of two wait for each other's memory. The share is the quota of the
+    process's control group (version 2 or 1) and of those around it, rounded up.
 
     system, process: /sys and /proc/self/cgroup.
     """
@@ -27,8 +29,32 @@ def cpu_threads(system: Path = _SYSTEM, process: Path = _PROCESS) -> int:
         return int(asked)
     if not hasattr(os, "sched_getaffinity"):  # not Linux
         return os.cpu_count() or 1
-    cores = {_core(system, number) for number in os.sched_getaffinity(0)}
-    return min([len(cores), *(math.ceil(quota) for quota in _quotas(system, process))])
+    cores = _cores_of_a_socket(system, sorted(os.sched_getaffinity(0)))
+    return min([cores, *(math.ceil(quota) for quota in _quotas(system, process))])
+
+
+def _cores_of_a_socket(system: Path, numbers: Sequence[int]) -> int:
+    """Cores of the socket that has most of these CPUs.
+
+    Sockets have memory, NUMA nodes, of their own. A virtual machine may call every CPU a package; then its nodes stand
+    for the sockets.
+    """
+    cores = {number: _core(system, number) for number in numbers}
+    nodes = {number: _node(system, number) for number in numbers}
+    packages = {package for package, _ in cores.values()}
+    if len(packages) <= len(set(nodes.values())):
+        sockets = {number: package for number, (package, _) in cores.items()}
+    else:
+        sockets = nodes
+    found: dict[str, set[tuple[str, str]]] = {}
+    for number, socket in sockets.items():
+        found.setdefault(socket, set()).add(cores[number])
+    return max(len(members) for members in found.values())
+
+
+def _node(system: Path, number: int) -> str:
+    """The NUMA node of a CPU; where it is not told, one for all."""
+    return next((path.name for path in (system / "devices" / "system" / "cpu" / f"cpu{number}").glob("node*")), "")
 
 
 def _core(system: Path, number: int) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import typer
 
 from .errors import BadInput
 from .images import MAX_PIXELS, before_after, load_image, require_writable, save_image
+from .peak_memory import allocator_bytes, process_bytes
 
 if TYPE_CHECKING:
     from .editor import Editor, EditResult
@@ -69,6 +70,9 @@ def edit(
     low_memory: Annotated[
         bool, typer.Option("--low-memory", help="Rows one by one, the autoencoder in tiles: slower. Torch backend.")
     ] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="torch.compile the UNet, for large batches. Torch backend.")
+    ] = False,
     max_pixels: Annotated[int, typer.Option(help="Refuse larger inputs.")] = MAX_PIXELS,
     compare: Annotated[bool, typer.Option("--compare", help="Also write NAME_compare.png: before | after.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object about the run.")] = False,
@@ -99,7 +103,7 @@ def edit(
         progress("loading the model", 0, 0)
         from .editor import Editor, EditRequest
 
-        editor = Editor.from_pretrained(model, backend, device, dtype, max_rows, max_pixels, low_memory)
+        editor = Editor.from_pretrained(model, backend, device, dtype, max_rows, max_pixels, low_memory, compile)
         load_seconds = time.perf_counter() - start
         results = editor.edit_many(
             [EditRequest(picture, instruction, seed=seed, mask=mask_picture, **given) for picture in pictures],
@@ -185,6 +189,7 @@ def _report(
     defaults = {**DEFAULTS, **loaded.info.defaults}
     effective = {name: defaults.get(name) if value is None else value for name, value in chosen.items()}
     flat = [place for group in places for place in group]
+    on_gpu = loaded.name == "torch" and loaded.device.startswith("cuda")
     return {
         "inputs": [str(path) for path in inputs],
         "outputs": [str(place.image) for place in flat],
@@ -193,6 +198,7 @@ def _report(
         "timings": timings,
         "row_evaluations": sum(result.row_evaluations for result in results),
         "shallow_evaluations": sum(result.shallow_evaluations for result in results),
+        "peak_memory_bytes": allocator_bytes(loaded.device) if on_gpu else process_bytes(),
         "settings": effective
         | {"model": model, "backend": loaded.name, "device": loaded.device, "dtype": loaded.dtype},
     }

@@ -31,6 +31,7 @@ MAX_GUIDANCE = 1000.0
 # What an empty instruction asks for is the picture itself.
 _FULL_GUIDANCE = (0.0, 1.0)
 MAX_REFRESH = 1000
+_WARM_UP_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class EditRequest:
 class EditResult:
     """images, the seed of the first, seconds by stage (of the whole batch), UNet rows evaluated for this request.
 
+    "compile" among the timings is the part of "denoise" that went to torch.compile, where that was asked for.
     Rows that were evaluated whole are row_evaluations; those that took deep features of an earlier step, and so
     evaluated the UNet's first level alone, are shallow_evaluations.
     latents [num_images, C, h, w] float32, as the loop left them; None for an empty instruction.
@@ -112,20 +114,26 @@ class Editor:
         max_rows: int | None = None,
         max_pixels: int = MAX_PIXELS,
         low_memory: bool = False,
+        compile: bool = False,
     ) -> Editor:
         """Loads "pocket", a hub id, a Hugging Face folder, a single file of the original, or an exported bundle.
 
         low_memory: rows one by one unless max_rows says otherwise, the autoencoder in tiles that overlap, the text
         encoder off the GPU; slower, and where tiles meet the picture differs a little. Torch backend only.
 
+        compile: the UNet goes through torch.compile, at the first step of each batch and size of pictures; what that
+        takes is "compile" in a result's timings, and `warm_up` does it beforehand. Torch backend only.
+
         Raises BadInput for an unknown backend, device or dtype, ModelError for a checkpoint that cannot be used.
         """
         if low_memory and backend not in ("auto", "torch"):
             raise BadInput(f"low_memory is for the torch backend, not {backend}: there, max_rows bounds memory")
-        load = loader("torch" if low_memory else backend)
+        if compile and backend not in ("auto", "torch"):
+            raise BadInput(f"compile is for the torch backend, not {backend}: an exported bundle is compiled already")
+        load = loader("torch" if low_memory or compile else backend)
         if max_rows is not None:
             _whole("max_rows", max_rows, 1, 2**31)
-        loaded, tokenizer = load(model, device=device, dtype=dtype)
+        loaded, tokenizer = load(model, device=device, dtype=dtype, **({"compile": True} if compile else {}))
         if low_memory:
             loaded.save_memory()
         return cls(loaded, tokenizer, max_rows or (1 if low_memory else None), max_pixels)
@@ -142,6 +150,32 @@ class Editor:
     def model_path(self) -> str:
         """The folder, file or hub id the model was loaded from."""
         return self.backend.info.path
+
+    def warm_up(
+        self, sizes: Sequence[tuple[int, int]] = (), num_images: Sequence[int] = (1,), **settings: Any
+    ) -> dict[str, float]:
+        """Makes the first edits of these sizes and numbers, which choose, compile and capture what later ones run.
+
+        Args:
+            sizes: (width, height) of pictures; none for the model's own.
+            num_images: edits at once, one after the other for each size; the largest first saves memory on a GPU.
+            settings: other fields of EditRequest, of which guidance decides the rows of a step.
+        Returns:
+            Seconds by stage, as in EditResult.timings.
+        Raises:
+            BadInput: a size, number or setting cannot be met.
+        """
+        side = self.backend.info.defaults["size"]
+        timings: dict[str, float] = {}
+        for width, height in sizes or [(side, side)]:
+            grey = np.full((_whole("height", height, 1, 8192), _whole("width", width, 1, 8192), 3), 128, np.uint8)
+            for count in num_images:
+                for again in range(2):  # a GPU's graphs are captured at a second call, and for that texts must differ
+                    request = EditRequest(grey, f"warm up {again}", size=max(width, height), num_images=count)
+                    request = replace(request, **{"steps": _WARM_UP_STEPS, "seed": 0, **settings})
+                    for stage, seconds in self.edit_many([request])[0].timings.items():
+                        timings[stage] = timings.get(stage, 0.0) + seconds
+        return timings
 
     def edit(
         self,
@@ -188,6 +222,7 @@ class Editor:
 
         loop = StepLoop(self.backend, self.max_rows)
         keys: list[list[int]] = []
+        compiled_before = self.backend.compile_seconds
         try:
             with self._timed(timings, "encode"):
                 edits = [replace(edit, on_step=report) for one in prepared for edit in one.edits]
@@ -200,9 +235,12 @@ class Editor:
                 raise Cancelled("the edit was cancelled")
             with self._timed(timings, "decode"):
                 latents = [np.stack([self.backend.latents(key) for key in group]) if group else None for group in keys]
-                images = [[Image.fromarray(loop.finish(key)) for key in group] for group in keys]
+                coming = [[loop.finishing(key) for key in group] for group in keys]
+                images = [[Image.fromarray(picture()) for picture in group] for group in coming]
         finally:
             loop.clear()
+        if seconds := self.backend.compile_seconds - compiled_before:
+            timings["compile"] = seconds  # of the stage in which it happened
         return [
             EditResult(
                 images=[one.restore(image) for image in pictures] or [one.image.copy() for _ in range(one.num_images)],

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import group_norm_silu
+from .kernels import group_norm_silu, layer_norm
+from .quantized_linear import QuantizedRows
 
 
 class Linear(nn.Linear):
@@ -39,6 +40,18 @@ class GroupNorm(nn.Module):
         if x.dim() == 3:
             return self.forward(x[..., None], silu, shift)[..., 0]
         return group_norm_silu(x, self.weight, self.bias, self.groups, self.eps, shift=shift, silu=silu)
+
+
+class LayerNorm(nn.LayerNorm):
+    """quantize: the 8-bit dtype in which the next layer reads the rows, or None."""
+
+    quantize: torch.dtype | None = None
+
+    def of_sum(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor | QuantizedRows, Tensor]:
+        """x, residual [R, N, C] -> the norm of their sum, and the sum, by our kernel."""
+        normed, scale, summed = layer_norm(x, self.weight, self.bias, self.eps, residual, self.quantize)
+        rows = normed if self.quantize is None else QuantizedRows(normed, scale)
+        return rows, x if residual is None else summed
 
 
 def replace_group_norms(module: nn.Module) -> None:

@@ -121,9 +121,13 @@ class StepLoop:
 
     def finish(self, key: int) -> np.ndarray:
         """The picture of an edit that is done, [H, W, 3] uint8. The edit leaves the loop."""
-        image = self.backend.finish(key)
+        return self.finishing(key)()
+
+    def finishing(self, key: int) -> Callable[[], np.ndarray]:
+        """Begins `finish`, and returns what waits for the picture: a GPU goes on to the next one meanwhile."""
+        picture = self.backend.finishing(key)
         self.cancel(key)
-        return image
+        return picture
 
     def cancel(self, key: int) -> None:
         """Takes an edit out at any step; a key that has left already is ignored."""

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import ModelError
-from .kernels import paired_attention
-from .layers import Conv2d, GroupNorm, Linear, as_linear, linear_of
+from .kernels import attention, fuses_transformers, geglu, paired_attention
+from .layers import Conv2d, GroupNorm, LayerNorm, Linear, as_linear, linear_of
+from .quantized_linear import QuantizedLinear, QuantizedRows
 from .unet_config import UNetConfig
 
 # One cross-attention layer's text keys and values, each [contexts or rows, heads, tokens, head_dim].
@@ -81,17 +82,26 @@ class Transformer(nn.Module):
 class TransformerBlock(nn.Module):
     def __init__(self, width: int, heads: int, context_dim: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = LayerNorm(width)
         self.attn1 = SelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = LayerNorm(width)
         self.attn2 = CrossAttention(width, heads, context_dim)
-        self.norm3 = nn.LayerNorm(width)
+        self.norm3 = LayerNorm(width)
         self.ff = FeedForward(width)
 
     def forward(self, tokens: Tensor, text_keys: Tensor, text_values: Tensor, shared: SharedMaps | None) -> Tensor:
+        if self.norm1.quantize is not None or (shared is None and fuses_transformers(tokens)):
+            return self.with_sums_in_norms(tokens, text_keys, text_values)
         tokens = self.attn1(self.norm1(tokens), shared, residual=tokens)
         tokens = self.attn2(self.norm2(tokens), text_keys, text_values, shared, residual=tokens)
         return self.ff(self.norm3(tokens), residual=tokens)
+
+    def with_sums_in_norms(self, tokens: Tensor, text_keys: Tensor, text_values: Tensor) -> Tensor:
+        """`forward` for a GPU, where the norm that reads a sum makes it; rows share no maps."""
+        rows, _ = self.norm1.of_sum(tokens)
+        rows, tokens = self.norm2.of_sum(self.attn1(rows, None), tokens)
+        rows, tokens = self.norm3.of_sum(self.attn2(rows, text_keys, text_values, None), tokens)
+        return self.ff(rows, residual=tokens)
 
 
 class SelfAttention(nn.Module):
@@ -116,16 +126,19 @@ class SelfAttention(nn.Module):
             self.to_qkv = linear_of(weight, bias=None)
             del self.to_q, self.to_k, self.to_v
 
-    def forward(self, tokens: Tensor, shared: SharedMaps | None, residual: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor | QuantizedRows, shared: SharedMaps | None, residual: Tensor | None = None
+    ) -> Tensor:
         if shared is None:
             q, k, v = (_split_heads(part, self.heads) for part in self._projections(tokens))
             return self.to_out[0](_attend(q, k, v), residual)
+        assert isinstance(tokens, Tensor)
         with_maps = tokens if shared.maps is None else tokens[shared.maps]  # [S, N, C]
         q, k = (_split_heads(part, self.heads) for part in self.to_qk(with_maps).chunk(2, dim=-1))
         v = _split_heads(self.to_v(tokens), self.heads)
         return self.to_out[0](_join_heads(paired_attention(q, k, v, shared.of_row)), residual)
 
-    def _projections(self, tokens: Tensor) -> Sequence[Tensor]:
+    def _projections(self, tokens: Tensor | QuantizedRows) -> Sequence[Tensor]:
         if hasattr(self, "to_qkv"):
             return self.to_qkv(tokens).chunk(3, dim=-1)
         return self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
@@ -144,12 +157,19 @@ class CrossAttention(nn.Module):
         """context [contexts, tokens, context_dim] -> two of [contexts, heads, tokens, head_dim]"""
         return _split_heads(self.to_k(context), self.heads), _split_heads(self.to_v(context), self.heads)
 
-    def forward(self, tokens: Tensor, k: Tensor, v: Tensor, shared: SharedMaps | None, residual: Tensor) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor | QuantizedRows,
+        k: Tensor,
+        v: Tensor,
+        shared: SharedMaps | None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
         """tokens [R, N, C]; k [R, heads, 77, d]; v the same, or [V, heads, 77, d] where `shared` has text_source"""
         q = _split_heads(self.to_q(tokens), self.heads)
         if shared is None:
             return self.to_out[0](_attend(q, k, v), residual)
-        if shared.words is not None and tokens.shape[1] == shared.word_tokens:
+        if shared.words is not None and q.shape[2] == shared.word_tokens:
             words = shared.words.to(v)[:, None, :, None].expand(-1, self.heads, -1, 1)
             shared.word_maps.append(_attend_shared(q, k, words, shared).mean(1))
         return self.to_out[0](_join_heads(_attend_shared(q, k, v, shared)), residual)
@@ -162,7 +182,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), Linear(4 * width, width)])
 
-    def forward(self, tokens: Tensor, residual: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor | QuantizedRows, residual: Tensor) -> Tensor:
         return self.net[2](self.net[0](tokens), residual)
 
 
@@ -171,7 +191,12 @@ class GEGLU(nn.Module):
         super().__init__()
         self.proj = Linear(width, 2 * inner)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor | QuantizedRows) -> Tensor:
+        if isinstance(self.proj, QuantizedLinear):
+            return self.proj(tokens, gated=True)
+        assert isinstance(tokens, Tensor)
+        if fuses_transformers(tokens):
+            return geglu(tokens, self.proj.weight, self.proj.bias)
         hidden, gate = self.proj(tokens).chunk(2, dim=-1)
         return hidden * F.gelu(gate)
 
@@ -183,7 +208,7 @@ def _split_heads(tokens: Tensor, heads: int) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """[R, heads, N, d] each -> [R, N, heads d]"""
-    return _join_heads(F.scaled_dot_product_attention(q, k, v))
+    return _join_heads(attention(q, k, v) if fuses_transformers(q) else F.scaled_dot_product_attention(q, k, v))
 
 
 def _attend_shared(q: Tensor, k: Tensor, v: Tensor, shared: SharedMaps) -> Tensor:

@@ -77,6 +77,7 @@ def test_json_is_one_object_that_tells_how_to_repeat_the_run(edit, capsys, model
     assert report["inputs"] == ["a.png"] and report["outputs"] == ["night.png"]
     assert report["compare"] == ["night_compare.png"]
     assert report["row_evaluations"] == 2 * 3
+    assert 10**8 < report["peak_memory_bytes"] < 10**11
     assert {"load", "encode", "denoise", "decode", "save"} <= report["timings"].keys()
     settings = report["settings"]
     assert settings["instruction"] == "make it night" and settings["model"] == str(model)

@@ -12,13 +12,15 @@ def threads(tmp_path, monkeypatch):
     """cpu_threads on a machine of these (package, core) by CPU, with files below /sys/fs/cgroup."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
-    def of(cpus, group="0::/", files=(), allowed=None):
+    def of(cpus, group="0::/", files=(), allowed=None, nodes=()):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(len(cpus)) if allowed is None else allowed))
         for number, (package, core) in enumerate(cpus):
             topology = tmp_path / "devices/system/cpu" / f"cpu{number}" / "topology"
             topology.mkdir(parents=True, exist_ok=True)
             (topology / "physical_package_id").write_text(f"{package}\n")
             (topology / "core_id").write_text(f"{core}\n")
+        for number, node in enumerate(nodes):
+            (tmp_path / "devices/system/cpu" / f"cpu{number}" / f"node{node}").mkdir()
         for name, text in dict(files).items():
             path = tmp_path / "fs/cgroup" / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +40,21 @@ def test_one_a_core(threads):
 
 def test_hardware_threads_of_a_core_count_as_one_and_packages_apart(threads):
     assert threads([(0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (1, 0)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("cpus", "nodes", "expected"),
+    [
+        ([(0, 0), (0, 1), (0, 2), (1, 0)], (0, 0, 0, 1), 3),  # two sockets: the one with more
+        ([(0, 0), (0, 0), (1, 0), (1, 0)], (0, 0, 1, 1), 1),
+        ([(0, 0), (0, 1), (0, 2), (0, 3)], (0, 0, 1, 1), 4),  # one socket in two parts
+        ([(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)], (0, 0, 1, 1, 2, 2, 3, 3), 4),
+        ([(0, 0), (1, 0), (2, 0), (3, 0)], (0, 0, 0, 0), 4),  # a virtual machine whose CPUs are all packages
+        ([(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)], (0, 0, 0, 1, 1), 3),
+    ],
+)
+def test_cores_of_one_socket_only(threads, cpus, nodes, expected):
+    assert threads(cpus, nodes=nodes) == expected
 
 
 def test_only_cores_that_the_process_may_run_on(threads):

@@ -114,6 +114,17 @@ def test_previews_come_at_any_step_and_end_as_the_picture(loop, make_edit):
     np.testing.assert_array_equal(previews[-1], picture)  # Euler's last step lands on the prediction itself
 
 
+def test_a_picture_may_come_when_its_edit_has_left(loop, make_edit):
+    keys = loop.add([make_edit(steps=2, seed=1), make_edit(steps=2, seed=2)])
+    for _ in range(2):
+        loop.step()
+    wanted = [loop.backend.finish(key) for key in keys]
+    coming = [loop.finishing(key) for key in keys]
+    assert not loop.backend._edits
+    for picture, other in zip(coming, wanted, strict=True):
+        np.testing.assert_array_equal(picture(), other)
+
+
 def test_raising_cancelled_takes_that_edit_out_and_no_other(loop, make_edit):
     def give_up(progress):
         if progress.step == 2:

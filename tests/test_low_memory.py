@@ -6,6 +6,7 @@ import pytest
 from ip2p_fast import BadInput, Editor
 from ip2p_fast.checkpoints import POCKET
 from ip2p_fast.cli import main
+from ip2p_fast.serving.engine_options import EngineOptions, start_engine
 
 SAMPLE = POCKET / "samples" / "meadow_cat.png"
 
@@ -38,6 +39,15 @@ def test_max_rows_of_ones_own_is_kept():
 def test_other_backends_refuse_it_before_they_load():
     with pytest.raises(BadInput, match="low_memory is for the torch backend, not onnx: there, max_rows"):
         Editor.from_pretrained("no such model", "onnx", low_memory=True)
+
+
+def test_a_server_evaluates_rows_one_by_one_however_many_are_in_flight():
+    engine = start_engine(EngineOptions(low_memory=True, max_rows=12, warm_up=False))
+    try:
+        assert engine._loop.max_rows == 1 and engine.policy.max_rows == 12
+        assert engine.editor.backend.vae.use_tiling
+    finally:
+        engine.stop()
 
 
 def test_the_command_takes_it(tmp_path):

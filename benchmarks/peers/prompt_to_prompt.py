@@ -75,10 +75,12 @@ class PromptToPrompt:
         unet.set_attn_processor(ExplicitAttention(self.injection))  # type: ignore[arg-type]  # any callable will do
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> PromptToPrompt:
+    def from_pretrained(
+        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    ) -> PromptToPrompt:
         pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, safety_checker=None)
         pipe.set_progress_bar_config(disable=True)
-        return cls(pipe)
+        return cls(pipe.to(device))
 
     @torch.no_grad()
     def pair(self, captions: tuple[str, str], noise: np.ndarray, p: float, cfg: float) -> tuple[np.ndarray, np.ndarray]:
@@ -89,9 +91,10 @@ class PromptToPrompt:
             p: share of the steps in which self-attention is shared. cfg: the guidance scale.
         """
         latents = self.latents(captions, noise, cfg, share_self=lambda i: p > i / (len(noise) - 2))
-        decoded = [self.pipe.vae.decode(x[None] / self.pipe.vae.config.scaling_factor).sample for x in latents]
+        scaled = latents / self.pipe.vae.config.scaling_factor
+        decoded = [self.pipe.vae.decode(x[None]).sample for x in scaled]
         pictures = [((x[0].float() * 127.5 + 127.5).round().clamp(0, 255)).permute(1, 2, 0) for x in decoded]
-        before, after = (picture.to(torch.uint8).numpy() for picture in pictures)
+        before, after = (picture.to(torch.uint8).cpu().numpy() for picture in pictures)
         return before, after
 
     @torch.no_grad()
@@ -111,17 +114,18 @@ class PromptToPrompt:
             after_step: of a step's number and its latents, those to go on with.
         """
         pipe = self.pipe
-        dtype = pipe.unet.dtype
+        dtype, device = pipe.unet.dtype, pipe.unet.device
         words = pipe.tokenizer(
             ["", "", *captions], padding="max_length", max_length=77, truncation=True, return_tensors="pt"
         )
-        contexts = pipe.text_encoder(words.input_ids)[0]
+        contexts = pipe.text_encoder(words.input_ids.to(device))[0]
         scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
         scheduler.set_timesteps(len(noise) - 1)
         sigmas = scheduler.sigmas.double()
         velocity = scheduler.config.prediction_type == "v_prediction"
 
-        x = torch.from_numpy(noise[0]).double().expand(2, -1, -1, -1) * sigmas[0]
+        drawn = torch.from_numpy(noise).to(device, torch.float64)
+        x = drawn[0].expand(2, -1, -1, -1) * sigmas[0]
         for i, timestep in enumerate(scheduler.timesteps):
             sigma, following = sigmas[i], sigmas[i + 1]
             self.injection.share_self, self.injection.change_text = share_self(i), change_text(i)
@@ -132,6 +136,6 @@ class PromptToPrompt:
             clean = x / root**2 - guided * sigma / root if velocity else x - sigma * guided
             up = (following**2 * (sigma**2 - following**2) / sigma**2).sqrt()
             down = (following**2 - up**2).sqrt()
-            x = x + (x - clean) / sigma * (down - sigma) + torch.from_numpy(noise[1 + i]).double() * up
+            x = x + (x - clean) / sigma * (down - sigma) + drawn[1 + i] * up
             x = after_step(i, x)
         return x.to(dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,31 @@ from ..results import Row
 from ..timing import Spread
 from . import turns
 from .contenders import LOADS, NAMES, POLICIES
-from .served import Served, running
-from .traffic import Answer, edit_body, poisson, saturated, send
+from .served import Served, mean_between, running
+from .traffic import Answer, Arrival, edit_body, poisson, saturated, send
 
+_MINUTES = 10.0
 _ROUNDS = 2
-_SECONDS = 30.0
-_SATURATION_SECONDS = 15.0
+# shares of a round, the rest of which the three loads have alike
+_SATURATION_SHARE = 0.15
 _AT_ONCE = 32
 _ALONE = 60
 _SIZE = 64
+
+
+@dataclass(frozen=True)
+class _Round:
+    """
+    answers        to every request of a round
+    per_second     requests answered, from the first arrival to the last reply
+    queue_seconds  mean wait of an edit before it joined
+    rows_a_step    mean rows of the UNet's runs
+    """
+
+    answers: Sequence[Answer]
+    per_second: float
+    queue_seconds: float
+    rows_a_step: float
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -39,12 +56,12 @@ def measure(bench: Bench) -> list[Row]:
         overhead = _overhead(servers["step"], image, 5 if bench.quick else _ALONE)
         saturation = _saturation(servers, image, bench)
         capacity = saturation["step"].p50
-        answers = _answers(servers, image, capacity, bench)
+        rounds = _rounds(servers, image, capacity, bench)
         drift = turns.measure(servers["step"], "pocket")
     bench.watching("turns of pocket-student")
     with running(model="pocket-student") as student:
         drift += turns.measure(student, "pocket_student")
-    return [overhead, *_saturation_rows(saturation), *_latency_rows(answers, capacity), *drift]
+    return [overhead, *_saturation_rows(saturation), *_latency_rows(rounds, capacity), *drift]
 
 
 def _overhead(served: Served, image: Image.Image, requests: int) -> Row:
@@ -62,7 +79,7 @@ def _overhead(served: Served, image: Image.Image, requests: int) -> Row:
 
 def _saturation(servers: Mapping[str, Served], image: Image.Image, bench: Bench) -> dict[str, Spread]:
     watch = bench.watching("throughput at saturation")
-    seconds = 3.0 if bench.quick else _SATURATION_SECONDS
+    seconds = _round_seconds(bench) * _SATURATION_SHARE / len(servers)
     rates: dict[str, list[float]] = {name: [] for name in servers}
     rounds = bench.rounds(_ROUNDS)
     for done in range(rounds):
@@ -73,22 +90,36 @@ def _saturation(servers: Mapping[str, Served], image: Image.Image, bench: Bench)
     return {name: Spread.of(values) for name, values in rates.items()}
 
 
-def _answers(
+def _rounds(
     servers: Mapping[str, Served], image: Image.Image, capacity: float, bench: Bench
-) -> dict[tuple[int, str], list[list[Answer]]]:
-    """By load and policy, the answers of each round."""
+) -> dict[tuple[int, str], list[_Round]]:
+    """By load and policy."""
     watch = bench.watching("latency under load")
-    seconds = 3.0 if bench.quick else _SECONDS
-    answers: dict[tuple[int, str], list[list[Answer]]] = {(load, name): [] for load in LOADS for name in servers}
+    seconds = _round_seconds(bench) * (1 - _SATURATION_SHARE) / (len(servers) * len(LOADS))
+    found: dict[tuple[int, str], list[_Round]] = {(load, name): [] for load in LOADS for name in servers}
     rounds = bench.rounds(_ROUNDS)
     for done in range(rounds):
         for load in LOADS:
             arrivals = poisson(capacity * load / 100, seconds, 100 * done + load, image)
             for name, served in servers.items():
-                answers[load, name].append(send(served, arrivals))
-                served.wait_until_idle()
+                found[load, name].append(_round(served, arrivals))
         watch(done + 1, rounds)
-    return answers
+    return found
+
+
+def _round_seconds(bench: Bench) -> float:
+    """Of sending, for all servers and loads."""
+    return 40.0 if bench.quick else 60 * (bench.minutes or _MINUTES) / _ROUNDS
+
+
+def _round(served: Served, arrivals: Sequence[Arrival]) -> _Round:
+    before, start = served.metrics(), time.monotonic()
+    answers = send(served, arrivals)
+    seconds = time.monotonic() - start
+    served.wait_until_idle()
+    after = served.metrics()
+    wait, rows = (mean_between(before, after, f"ip2p_{name}") for name in ("queue_seconds", "step_rows"))
+    return _Round(answers, len(answers) / seconds, wait, rows)
 
 
 def _saturation_rows(saturation: Mapping[str, Spread]) -> list[Row]:
@@ -111,10 +142,10 @@ def _saturation_rows(saturation: Mapping[str, Spread]) -> list[Row]:
     ]
 
 
-def _latency_rows(answers: Mapping[tuple[int, str], Sequence[Sequence[Answer]]], capacity: float) -> list[Row]:
+def _latency_rows(found: Mapping[tuple[int, str], Sequence[_Round]], capacity: float) -> list[Row]:
     rows, failed = [], 0
     for load in LOADS:
-        latencies = {name: _latency(answers[load, name]) for name in POLICIES}
+        latencies = {name: _latency(found[load, name]) for name in POLICIES}
         failed += sum(latency["failed"] for latency in latencies.values())
         p99 = {name: latency["p99"] for name, latency in latencies.items()}
         better = min(("static", "none"), key=lambda name: p99[name])
@@ -131,15 +162,18 @@ def _latency_rows(answers: Mapping[tuple[int, str], Sequence[Sequence[Answer]]],
     return [*rows, Row("cpu.serving.failed", float(failed), "requests", "lower", 0.0, {"what": what})]
 
 
-def _latency(rounds: Sequence[Sequence[Answer]]) -> dict[str, Any]:
-    """Seconds from a request's arrival to its reply, over all rounds, and the p99 of each."""
-    every = [answer.seconds for answers in rounds for answer in answers if answer.status == 200]
+def _latency(rounds: Sequence[_Round]) -> dict[str, Any]:
+    """Seconds from a request's arrival to its reply, over all rounds; of each round the rest."""
+    every = [answer.seconds for one in rounds for answer in one.answers if answer.status == 200]
     p50, p95, p99 = (float(value) for value in np.percentile(every, (50, 95, 99)))
     return {
         "p50": p50,
         "p95": p95,
         "p99": p99,
-        "p99_of_rounds": [float(np.percentile([a.seconds for a in answers], 99)) for answers in rounds],
+        "p99_of_rounds": [float(np.percentile([a.seconds for a in one.answers], 99)) for one in rounds],
+        "queue_mean_of_rounds": [one.queue_seconds for one in rounds],
+        "requests_per_s_of_rounds": [one.per_second for one in rounds],
+        "rows_a_step_of_rounds": [one.rows_a_step for one in rounds],
         "requests": len(every),
-        "failed": sum(answer.status != 200 for answers in rounds for answer in answers),
+        "failed": sum(answer.status != 200 for one in rounds for answer in one.answers),
     }

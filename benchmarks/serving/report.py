@@ -8,12 +8,11 @@ from typing import Any
 from ip2p_fast.errors import BadInput
 
 from .. import plots
+from ..report import Report
 from ..results import Results
 from .contenders import LOADS, NAMES, POLICIES
 
 SUITE = "cpu-serving"
-DOCUMENT, PLOT = Path("docs/serving.md"), Path("docs/serving_load.png")
-BEGIN, END = "<!-- load:begin -->", "<!-- load:end -->"
 
 
 def table(results: Results) -> str:
@@ -47,3 +46,6 @@ def _latencies(results: Results) -> dict[int, Any]:
         return {load: rows[f"cpu.serving.p99_at_{load}.vs_better"].detail["latency_s"] for load in LOADS}
     except KeyError as error:
         raise BadInput(f"{SUITE}: {error} is missing; run ip2p-fast bench {SUITE}") from None
+
+
+REPORT = Report(SUITE, "load", Path("docs/serving.md"), table, Path("docs/serving_load.png"), draw)

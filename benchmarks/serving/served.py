@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +51,15 @@ class Served:
             raise BadInput(f"the server answered {status}: {reply[:200]!r}")
         return json.loads(reply)
 
+    def metrics(self) -> dict[str, float]:
+        """Every metric without labels."""
+        _, text = self.request("GET", "/metrics")
+        pairs = (line.rsplit(" ", 1) for line in text.decode().splitlines() if line[:1] != "#" and "{" not in line)
+        return {name: float(value) for name, value in pairs}
+
     def metric(self, name: str) -> float:
         """The value of a metric without labels; 0 where it is not there."""
-        _, text = self.request("GET", "/metrics")
-        lines = text.decode().splitlines()
-        return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+        return self.metrics().get(name, 0.0)
 
     @property
     def idle(self) -> bool:
@@ -71,12 +75,25 @@ class Served:
 
     def resident_mib(self) -> float:
         """Resident memory of the server's process."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+        return self._status("VmRSS") / 1024
+
+    def threads(self) -> int:
+        """Threads of the server's process."""
+        return self._status("Threads")
 
     def open_files(self) -> int:
         """File descriptors of the server's process, sockets included."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def _status(self, name: str) -> int:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def mean_between(before: Mapping[str, float], after: Mapping[str, float], histogram: str) -> float:
+    """Mean of what a histogram counted between two readings of `Served.metrics`; 0 where it counted nothing."""
+    total, count = (after[f"{histogram}_{part}"] - before[f"{histogram}_{part}"] for part in ("sum", "count"))
+    return total / count if count else 0.0
 
 
 @contextmanager

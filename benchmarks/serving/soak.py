@@ -17,7 +17,7 @@ from .served import Served, running
 from .traffic import edit_body, poisson, saturated, send
 
 _SIZE = 64
-_SECONDS = 600.0
+_MINUTES = 10.0
 _SATURATION_SECONDS = 20.0
 _LOAD = 0.95
 # until here memory still grows: shapes, caches and arenas come into use
@@ -34,8 +34,9 @@ def measure(bench: Bench) -> list[Row]:
         bench.watching("throughput at saturation")
         capacity = saturated(served, 3.0 if bench.quick else _SATURATION_SECONDS, 32, 0, image)
         served.wait_until_idle()
-        bench.watching(f"{_SECONDS / 60:g} minutes at {_LOAD:.0%} of capacity")
-        rows = _soak(served, image, capacity, 10.0 if bench.quick else _SECONDS)
+        minutes = bench.minutes or _MINUTES
+        bench.watching(f"{minutes:g} minutes at {_LOAD:.0%} of capacity")
+        rows = _soak(served, image, capacity, 10.0 if bench.quick else 60 * minutes)
         bench.watching("clients that misbehave")
         return rows + _abused(served, image, 20 if bench.quick else 1)
 
@@ -79,7 +80,7 @@ def _soak(served: Served, image: Image.Image, capacity: float, seconds: float) -
 def _abused(served: Served, image: Image.Image, fewer: int) -> list[Row]:
     """fewer: divides the numbers of clients, for a trial."""
     body = edit_body(image, prompt="make it night", num_inference_steps=20, seed=1)
-    before, files = served.edit(body)["data"], served.open_files()
+    before, files, threads = served.edit(body)["data"], served.open_files(), served.threads()
     disconnects, requests, slow = (count // fewer for count in (_DISCONNECTS, _MALFORMED, _SLOW))
     abuse.leave_at_random(served, disconnects, body)
     served.wait_until_idle(60)
@@ -101,6 +102,7 @@ def _abused(served: Served, image: Image.Image, fewer: int) -> list[Row]:
             max(0, served.open_files() - files),
             "descriptors open after all of it and not before",
         ),
+        "threads_left": (max(0, served.threads() - threads), "threads that run after all of it and not before"),
         "picture_changed": (after != before, "whether the next edit differs from the same one before (0: equal)"),
     }
     return [

@@ -15,6 +15,17 @@
 namespace ip2p {
 namespace {
 
+// In the dtype of x or in float32.
+at::Tensor readable(const at::Tensor& values, const at::Tensor& x) {
+  return (values.scalar_type() == x.scalar_type() ? values : values.to(at::kFloat)).contiguous();
+}
+
+template <class T>
+Vector<T> vector_of(const at::Tensor& values) {
+  if (!values.defined()) return {};
+  return {values.const_data_ptr(), values.scalar_type() == at::kFloat};
+}
+
 at::Tensor group_norm_silu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,
                            double eps, const std::optional<at::Tensor>& shift, bool silu) {
   check_group_norm_silu(x, weight, bias, groups, eps, shift);
@@ -26,9 +37,8 @@ at::Tensor group_norm_silu(const at::Tensor& x, const at::Tensor& weight, const 
   at::Tensor y = at::empty(x.sizes(), x.options().memory_format(format));
   if (x.numel() == 0) return y;
 
-  const at::Tensor weight32 = weight.to(at::kFloat).contiguous();
-  const at::Tensor bias32 = bias.to(at::kFloat).contiguous();
-  const at::Tensor shift32 = shift.has_value() ? shift->to(at::kFloat).contiguous() : at::Tensor();
+  const at::Tensor weights = readable(weight, x), biases = readable(bias, x);
+  const at::Tensor shifts = shift.has_value() ? readable(*shift, x) : at::Tensor();
   const int64_t pixels = x.size(2) * x.size(3);
   auto run = [&](auto type) {
     using T = decltype(type);
@@ -36,17 +46,19 @@ at::Tensor group_norm_silu(const at::Tensor& x, const at::Tensor& weight, const 
                           static_cast<T*>(y.mutable_data_ptr()),
                           planar ? pixels : 1,
                           planar ? 1 : x.size(1),
-                          weight32.const_data_ptr<float>(),
-                          bias32.const_data_ptr<float>(),
-                          shift32.defined() ? shift32.const_data_ptr<float>() : nullptr,
+                          vector_of<T>(weights),
+                          vector_of<T>(biases),
+                          vector_of<T>(shifts),
                           nullptr,
                           x.size(0),
                           x.size(1),
                           pixels,
                           groups,
                           static_cast<float>(eps),
-                          silu};
-    const at::Tensor partial = at::empty({x.size(0), args.slabs(), groups, 2}, x.options().dtype(at::kFloat));
+                          silu,
+                          {}};
+    args.plan = plan_group_norm(args.channels, pixels, groups, sizeof(T), group_norm_pack(args));
+    const at::Tensor partial = at::empty({x.size(0), args.plan.slabs, groups, 2}, x.options().dtype(at::kFloat));
     args.partial = reinterpret_cast<float2*>(partial.mutable_data_ptr<float>());
     C10_CUDA_CHECK(launch_group_norm_silu(args, c10::cuda::getCurrentCUDAStream()));
   };

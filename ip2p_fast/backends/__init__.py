@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,7 +81,8 @@ class StepPlan:
 class Backend(Protocol):
     """Holds the edits in flight by key: latents, sampler history, image latents, text keys and values.
 
-    reuses_deep  whether a row may take the deep features of an earlier step (`savings`)
+    reuses_deep      whether a row may take the deep features of an earlier step (`savings`)
+    compile_seconds  spent so far in a compiler while edits ran
     """
 
     name: str
@@ -89,6 +90,9 @@ class Backend(Protocol):
     dtype: str
     info: ModelInfo
     reuses_deep: bool
+
+    @property
+    def compile_seconds(self) -> float: ...
 
     def start(self, edits: Mapping[int, EditStart]) -> None:
         """Encodes pictures and texts, and puts the edits in flight."""
@@ -101,6 +105,9 @@ class Backend(Protocol):
 
     def finish(self, edit: int) -> np.ndarray:
         """Decodes the latents, [H, W, 3] uint8. The edit stays until `drop`."""
+
+    def finishing(self, edit: int) -> Callable[[], np.ndarray]:
+        """Begins `finish`, and returns what waits for the picture; the edit may be dropped meanwhile."""
 
     def latents(self, edit: int) -> np.ndarray:
         """The present latents, [C, H/f, W/f] float32."""

@@ -27,7 +27,7 @@ _ONLY_TORCH = ("float16",)  # what OpenVINO does not compute in on a CPU
 
 
 def loader(name: str) -> Callable[..., Any]:
-    """The `load(model, device, dtype)` of a backend by name, or of the fastest for "auto".
+    """The `load(model, device, dtype, **options)` of a backend by name, or of the fastest for "auto".
 
     Raises BadInput for an unknown name and MissingExtra where the backend's packages are absent ("auto" does so when it
     loads). The function itself raises ModelError for a model that another backend runs.
@@ -39,7 +39,9 @@ def loader(name: str) -> Callable[..., Any]:
     return partial(_load, name)
 
 
-def _load(name: str, model: Any, device: str = "auto", dtype: str = "auto") -> tuple[Backend, Tokenizer]:
+def _load(
+    name: str, model: Any, device: str = "auto", dtype: str = "auto", **options: Any
+) -> tuple[Backend, Tokenizer]:
     place = SHIPPED.get(str(model), model)
     exported = is_bundle(place)
     has_weights = not exported or (Path(place).expanduser() / "model_index.json").is_file()
@@ -53,7 +55,7 @@ def _load(name: str, model: Any, device: str = "auto", dtype: str = "auto") -> t
     if name == "auto":
         name = fastest(device, dtype, has_weights) if exported else "torch"
     backend: tuple[Backend, Tokenizer] = importlib.import_module(BACKENDS[name], __package__).load(
-        place if exported and name != "torch" else model, device=device, dtype=dtype
+        place if exported and name != "torch" else model, device=device, dtype=dtype, **options
     )
     return backend
 

@@ -41,16 +41,18 @@ def predict(
     """
     of_row = [kept[edit].deep for edit in rows.edit]
     conditions = list(zip(rows.text.tolist(), rows.image.tolist(), strict=True))
-    order, predictions = [], []
-    for group in _groups(plan.deep, max_rows or len(rows.edit)):
+    prediction_of: dict[int, Tensor] = {}
+    groups = list(_groups(plan.deep, max_rows or len(rows.edit)))
+    for group in groups:
         recalled = None if plan.deep[group[0]] else torch.cat([of_row[row][conditions[row]] for row in group])
         prediction, deep = evaluate(None if len(group) == len(rows.edit) else group, recalled)
         for place, row in enumerate(group):
+            prediction_of[row] = prediction[place : place + 1]
             if plan.keeps_deep[row]:
                 of_row[row][conditions[row]] = deep[place : place + 1]
-        order += group
-        predictions.append(prediction)
-    return torch.cat(predictions)[np.argsort(order)] if len(predictions) > 1 else predictions[0]
+    if len(groups) == 1:
+        return prediction
+    return torch.cat([prediction_of[row] for row in range(len(rows.edit))])
 
 
 def exchange_deltas(prediction: Tensor, weights: Tensor, rows: RowPlan, plan: ReusePlan, kept: Sequence[Kept]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..sharing import Blending, LocalBlend, SharingPlan, TextControl
 from ..transformer import KeysValues, SharedMaps
+from .transfers import send
 
 
 def share(
@@ -58,7 +59,8 @@ def blend(x: Tensor, seen: Sequence[Tensor | None], maps: Sequence[Tensor], plan
     share_of_words = torch.stack(list(maps)).float().mean(0)[..., 0]  # [R, N]
     for blending in plan.blendings:
         size = _looked_at(blending.blend, x.shape[2:])
-        new = share_of_words[[blending.source_row, blending.row]].unflatten(1, size)  # [2, h', w']
+        both = torch.stack([share_of_words[blending.source_row], share_of_words[blending.row]])  # [2, N]
+        new = both.unflatten(1, size)  # [2, h', w']
         before = seen[blending.edit]
         seen[blending.edit] = total = new if before is None else before + new
         if not blending.active:
@@ -116,4 +118,4 @@ def _looked_at(blend: LocalBlend, latents: Sequence[int]) -> tuple[int, int]:
 
 
 def _send(values: Sequence[int] | np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(device)
+    return send(np.asarray(values, np.int64), device)

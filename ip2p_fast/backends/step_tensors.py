@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..samplers import COEFFICIENTS
 from ..transformer import KeysValues, SharedMaps
+from . import StepPlan
 from .reuse import Kept
 
 
@@ -68,16 +73,32 @@ class RowInputs:
     shared: SharedMaps | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class StepNumbers:
-    """The numbers of one step, sent to the device in one copy."""
+    """The numbers of one step, sent to the device in one copy; all float32. Noise is first: it alone is long, and so
+    begins where wide loads may."""
 
+    noise: Tensor  # [E, C, h, w]
     timesteps: Tensor  # [E]
     coefficients: Tensor  # [E, 7]
     weights: Tensor  # [R]
     scales: Tensor  # [R, 2]
     levels: Tensor  # [E, 2]
-    noise: Tensor  # [E, C, h, w]
+
+    @staticmethod
+    def packed(plan: StepPlan) -> np.ndarray:
+        """A plan's numbers end to end, [P] float32."""
+        rows = plan.rows
+        parts = (plan.noise, plan.timesteps, plan.coefficients, rows.weight, rows.scales, plan.levels)
+        return np.concatenate([part.ravel() for part in parts])
+
+    @classmethod
+    def unpacked(cls, packed: Tensor, rows: int, latents: Sequence[int]) -> StepNumbers:
+        """Views of what `packed` made for R rows and latents of shape [E, C, h, w]."""
+        edits = latents[0]
+        shapes = (tuple(latents), (edits,), (edits, len(COEFFICIENTS)), (rows,), (rows, 2), (edits, 2))
+        parts = packed.split([math.prod(shape) for shape in shapes])
+        return cls(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,7 @@ class UNetInputs:
     shared: SharedMaps | None
     scales: Tensor
 
-    def of(self, rows: slice | list[int] | None) -> tuple[Tensor, Tensor, list[KeysValues], SharedMaps | None, Tensor]:
+    def of(self, rows: slice | Tensor | None) -> tuple[Tensor, Tensor, list[KeysValues], SharedMaps | None, Tensor]:
         if rows is None:  # as they are: rows that share maps may have more values than there are rows
             return self.latents, self.timesteps, self.text, self.shared, self.scales
         text = [(k[rows], v[rows]) for k, v in self.text]

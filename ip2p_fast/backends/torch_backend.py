@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,67 +26,48 @@ from ..cpu_packing import can_pack, pack
 from ..cpu_threads import cpu_threads
 from ..kernels import guided_step
 from ..layers import replace_group_norms
+from ..quantize import KINDS, quantize_linears
 from ..transformer import KeysValues, SharedMaps
 from ..unet import UNet
-from .cuda_graph import GraphedFunction
+from .compiled import CompiledUNet
+from .cuda_graph import Function, cuda_graphs
+from .encoding import decode_picture, encode_picture, encode_text, flat, in_layers
 from .reuse import exchange_deltas, predict
 from .shared_attention import blend, share
 from .step_tensors import EditState, Mask, RowInputs, StepNumbers, UNetInputs
+from .torch_device import on_its_device, resolve_device, resolve_dtype, with_index
+from .transfers import fetching, send
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Texts whose keys and values are kept: the null text serves every edit, an instruction often several.
 TEXTS_KEPT = 16
 
 
-def load(model: Any, device: str = "auto", dtype: str = "auto") -> tuple[TorchBackend, Any]:
+def load(model: Any, device: str = "auto", dtype: str = "auto", compile: bool = False) -> tuple[TorchBackend, Any]:
     """A backend and its tokenizer from "pocket", a hub id, a folder, a single file, or a loaded Checkpoint."""
     from .. import checkpoints
 
     chosen = resolve_device(device)
-    precision = resolve_dtype(dtype, chosen)  # a wrong name is refused before gigabytes are read
+    kind = dtype if dtype in KINDS else None  # of the linear layers alone; all else computes in auto's dtype
+    precision = resolve_dtype("auto" if kind else dtype, chosen)  # a wrong name is refused before gigabytes are read
     if chosen.type == "cpu" and torch.get_num_threads() > cpu_threads():  # never more than a program has set
         torch.set_num_threads(cpu_threads())
     checkpoint = model if isinstance(model, checkpoints.Checkpoint) else checkpoints.load(model)
-    return TorchBackend(checkpoint, chosen, precision), checkpoint.tokenizer
-
-
-def resolve_device(name: str) -> torch.device:
-    """ "auto" is the GPU if PyTorch sees one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BadInput(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise BadInput(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadInput(
-            f"device {name!r} is not there: PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs"
-        )
-    return device
-
-
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 where the processor multiplies bfloat16 matrices natively, else float32."""
-    if name == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
-    if name not in DTYPES:
-        raise BadInput(f"unknown dtype {name!r}: choose auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
+    return TorchBackend(checkpoint, chosen, precision, quantize=kind, compile=compile), checkpoint.tokenizer
 
 
 class TorchBackend:
-    """shares_maps: edits may take attention maps from others (`sharing`).
+    """On a GPU guided steps, the VAE and the text encoder are each one launch of a CUDA graph (`cuda_graph.py`).
 
-    Steps that share maps, or with edits that reuse, are not captured in CUDA graphs.
+    Steps that share maps, or with edits that reuse, are not captured.
+
+    cuda_graph: False runs all of it as it is.
+    shares_maps: edits may take attention maps from others (`sharing`).
+    quantize: "int8" or "fp8" for 8-bit linear layers (`quantize.py`), which share no maps.
+    compile: the UNet goes through torch.compile, but for steps that share maps or reuse; by inductor, or another
+        backend of torch.compile's by name.
     """
 
     name = "torch"
@@ -98,10 +79,15 @@ class TorchBackend:
         dtype: torch.dtype,
         cuda_graph: bool = True,
         shares_maps: bool = False,
+        quantize: str | None = None,
+        compile: bool | str = False,
     ) -> None:
         self._shares_maps, self.reuses_deep = shares_maps, not shares_maps
-        self._device, self._dtype = device, dtype
-        self.device, self.dtype = str(device), str(dtype).removeprefix("torch.")
+        device = with_index(device)
+        self._device, self._dtype, self._on_gpu = device, dtype, device.type == "cuda"
+        self.device, self.dtype = str(device), quantize or str(dtype).removeprefix("torch.")
+        if quantize is not None and shares_maps:
+            raise BadInput(f"quantize is {quantize!r} and attention maps are shared: choose one of the two")
         unet_config, vae_config = checkpoint.unet_config, dict(checkpoint.vae.config)
         vae_scale = 2 ** (len(vae_config["block_out_channels"]) - 1)
         levels = len(unet_config["block_out_channels"])
@@ -116,23 +102,32 @@ class TorchBackend:
             distilled=unet_config.get("time_cond_proj_dim") is not None,
         )
         self.unet = UNet.load(unet_config, checkpoint.unet_state, shares_maps).to(device=device, dtype=dtype)
-        if device.type == "cpu" and can_pack(dtype):
+        if quantize is not None:
+            quantize_linears(self.unet, quantize)
+        if not self._on_gpu and can_pack(dtype) and not compile:  # a compiler lays weights out itself
             pack(self.unet)
+        how = {"backend": compile} if isinstance(compile, str) else {}
+        self._compiled = CompiledUNet(self.unet, **how) if compile else None
         # nn.Module's own `to`: the libraries' overrides warn about a precision list that is empty for these models.
         place = partial(torch.nn.Module.to, device=device, dtype=dtype)
         self.vae = place(checkpoint.vae, memory_format=torch.channels_last).eval()
-        if device.type == "cpu":
-            replace_group_norms(self.vae)
+        replace_group_norms(self.vae)  # which on a GPU keep it channels-last
         self.text_encoder = place(checkpoint.text_encoder).eval()
-        graphed = cuda_graph and device.type == "cuda" and not shares_maps
-        self._graphed = GraphedFunction(self._guided_step_of_tensors) if graphed else None
+        self._graphs = cuda_graphs(device) if cuda_graph and self._on_gpu else None
+        self._copies = torch.cuda.Stream(device) if self._on_gpu else None
+        self._tiles = False
         self._edits: dict[int, EditState] = {}
         self._texts: OrderedDict[bytes, list[KeysValues]] = OrderedDict()
         # by size, what the last step left: edits of several sizes take turns without undoing each other's work
         self._batches: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor, Tensor]] = {}  # edits, x, history
         self._rows: dict[tuple[int, ...], tuple[tuple[int, ...], bytes, RowInputs]] = {}  # edits, conditions
 
-    @torch.inference_mode()
+    @property
+    def compile_seconds(self) -> float:
+        """Spent so far in torch.compile."""
+        return self._compiled.seconds if self._compiled is not None else 0.0
+
+    @on_its_device
     def start(self, edits: Mapping[int, EditStart]) -> None:
         encoded: dict[int, Tensor] = {}  # several edits of one picture encode it once
         for key, edit in edits.items():
@@ -152,19 +147,20 @@ class TorchBackend:
                 mask=mask,
             )
 
-    @torch.inference_mode()
+    @on_its_device
     def step(self, plan: StepPlan) -> None:
         x, history = self._stacked(plan.edits)
         rows = self._row_inputs(plan)
-        numbers = self._numbers(plan)
+        packed = self._send(StepNumbers.packed(plan))
+        numbers = StepNumbers.unpacked(packed, len(rows.edit), x.shape)
         if plan.reuse is not None:
             x, history = self._reusing_step(x, history, rows, numbers, plan, plan.reuse)
-        elif self._graphed is not None and (plan.max_rows or len(rows.edit)) >= len(rows.edit):
-            text = [tensor for keys_values in rows.text for tensor in keys_values]
-            inputs = (rows.edit, rows.start, rows.images, *vars(numbers).values(), *text)
-            x, history = self._graphed(x, history, *inputs)
+        elif rows.shared is not None:
+            x, history = self._guided_step(x, history, rows, numbers, None)
         else:
-            x, history = self._guided_step(x, history, rows, numbers, plan.max_rows)
+            step = partial(self._guided_step_of_tensors, plan.max_rows)
+            inputs = (x, history, packed, rows.edit, rows.start, rows.images, *flat(rows.text))
+            x, history = self._run(f"guided step, {plan.max_rows or 'all'} rows at once", step, *inputs)
         x = self._keep_outside_masks(plan.edits, x, numbers.levels)
         if plan.sharing is not None and plan.sharing.blendings:
             self._blend(plan.edits, x, rows, plan.sharing)
@@ -172,17 +168,23 @@ class TorchBackend:
         for i, key in enumerate(plan.edits):
             self._edits[key].x, self._edits[key].history = x[i], history[i]
 
+    @on_its_device
     def preview(self, edit: int) -> np.ndarray:
-        return self._decode(self._edits[edit].history[0])
+        return self._decode(self._edits[edit].history[0])()
 
     def finish(self, edit: int) -> np.ndarray:
+        return self.finishing(edit)()
+
+    @on_its_device
+    def finishing(self, edit: int) -> Callable[[], np.ndarray]:
         return self._decode(self._edits[edit].x)
 
+    @on_its_device
     def latents(self, edit: int) -> np.ndarray:
-        return self._edits[edit].x.cpu().numpy()
+        return fetching(self._edits[edit].x, self._copies)()
 
     def synchronize(self) -> None:
-        if self._device.type == "cuda":
+        if self._on_gpu:
             torch.cuda.synchronize(self._device)
 
     def drop(self, edits: Sequence[int]) -> None:
@@ -192,13 +194,15 @@ class TorchBackend:
         self._rows.clear()
 
     def settle(self) -> None:
-        """Nothing to do: PyTorch runs any shape as it comes."""
+        """Nothing to do: PyTorch runs any shape as it comes, and a GPU's graphs are captured at its second call."""
 
     def save_memory(self) -> None:
         """From now on pictures are encoded and decoded in tiles of half the model's own size, and texts on the CPU.
 
         Tiles overlap by a quarter and are blended there. Each is normalised by itself, so the picture is not the same.
+        Encoding and decoding are no longer captured: each would hold its own memory in the graphs' for good.
         """
+        self._tiles = True
         self.vae.enable_tiling()
         self.vae.tile_sample_min_size = self.info.defaults["size"] // 2
         self.vae.tile_latent_min_size = self.vae.tile_sample_min_size // self.info.vae_scale
@@ -212,7 +216,8 @@ class TorchBackend:
         count = len(inputs.latents)
         size = max_rows if max_rows and rows.shared is None else count
         parts = [slice(first, first + size) for first in range(0, count, size)] if size < count else [None]
-        predictions = [self.unet(*inputs.of(part)) for part in parts]
+        unet = self.unet if self._compiled is None or rows.shared is not None else self._compiled
+        predictions = [unet(*inputs.of(part)) for part in parts]
         prediction = predictions[0] if len(predictions) == 1 else torch.cat(predictions)
         return guided_step(prediction, rows.start, numbers.weights, x, history, numbers.coefficients, numbers.noise)
 
@@ -224,7 +229,8 @@ class TorchBackend:
         kept = [self._edits[key].kept for key in plan.edits]
 
         def evaluate(some: list[int] | None, deep: Tensor | None) -> tuple[Tensor, Tensor]:
-            return self.unet.with_deep(*inputs.of(some), deep)
+            indices = None if some is None else self._send(np.array(some))
+            return self.unet.with_deep(*inputs.of(indices), deep)
 
         prediction = predict(evaluate, plan.rows, reuse, kept, None if rows.shared else plan.max_rows).to(x.dtype)
         exchange_deltas(prediction, numbers.weights, plan.rows, reuse, kept)
@@ -236,13 +242,23 @@ class TorchBackend:
             latents = torch.cat([latents, rows.images], dim=1)  # [R, 2 C, h, w]
         return UNetInputs(latents, numbers.timesteps[rows.edit], rows.text, rows.shared, numbers.scales)
 
-    def _guided_step_of_tensors(self, x: Tensor, history: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+    def _guided_step_of_tensors(
+        self,
+        max_rows: int | None,
+        x: Tensor,
+        history: Tensor,
+        packed: Tensor,
+        edit: Tensor,
+        start: Tensor,
+        images: Tensor | None,
+        *text: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """`_guided_step` on its inputs laid flat, as a graph takes them."""
-        edit, start, images, timesteps, coefficients, weights, scales, levels, noise, *text = rest
-        rows = RowInputs(edit, start, images, list(zip(text[::2], text[1::2], strict=True)), shared=None)
-        return self._guided_step(
-            x, history, rows, StepNumbers(timesteps, coefficients, weights, scales, levels, noise), None
-        )
+        rows = RowInputs(edit, start, images, in_layers(text), shared=None)
+        return self._guided_step(x, history, rows, StepNumbers.unpacked(packed, len(edit), x.shape), max_rows)
+
+    def _run(self, name: str, function: Function, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        return function(*inputs) if self._graphs is None else self._graphs(name, function, *inputs)
 
     def _keep_outside_masks(self, edits: Sequence[int], x: Tensor, levels: Tensor) -> Tensor:
         for i, key in enumerate(edits):
@@ -297,40 +313,29 @@ class TorchBackend:
         null = torch.zeros_like(images[0])
         return torch.stack([image if on else null for image, on in zip(images, given, strict=True)])
 
-    def _numbers(self, plan: StepPlan) -> StepNumbers:
-        rows = plan.rows
-        parts = [plan.timesteps, plan.coefficients, rows.weight, rows.scales, plan.levels, plan.noise]
-        packed = self._send(np.concatenate([part.ravel() for part in parts]))
-        split = packed.split([part.size for part in parts])
-        return StepNumbers(*(tensor.view(part.shape) for tensor, part in zip(split, parts, strict=True)))
-
     def _encode(self, image: np.ndarray) -> Tensor:
-        """The mode of the VAE's posterior, not scaled. [H, W, 3] uint8 -> [C, h, w]"""
-        pixels = self._send(image).permute(2, 0, 1)[None].to(self._dtype) / 127.5 - 1.0
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        return self.vae.encode(pixels).latent_dist.mode()[0]
+        """[H, W, 3] uint8 -> [C, h, w]"""
+        encode = partial(encode_picture, self.vae)
+        pixels = self._send(image)
+        return (encode(pixels) if self._tiles else self._run("encoding of a picture", encode, pixels))[0]
 
-    @torch.inference_mode()
-    def _decode(self, latents: Tensor) -> np.ndarray:
-        """[C, h, w] float32, scaled -> [H, W, 3] uint8"""
-        scaled = (latents[None] / self.vae.config.scaling_factor).to(self._dtype)
-        pixels = self.vae.decode(scaled, return_dict=False)[0][0].float()
-        pixels = (pixels * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
-        return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+    def _decode(self, latents: Tensor) -> Callable[[], np.ndarray]:
+        """[C, h, w] float32, scaled -> what waits for [H, W, 3] uint8"""
+        decode = partial(decode_picture, self.vae)
+        pixels = (decode(latents) if self._tiles else self._run("decoding of a picture", decode, latents))[0]
+        return fetching(pixels, self._copies)
 
     def _text(self, tokens: np.ndarray) -> list[KeysValues]:
         name = tokens.tobytes()
         if name not in self._texts:
-            ids = torch.from_numpy(tokens)[None].to(self.text_encoder.device)
-            context = self.text_encoder(ids, return_dict=False)[0]  # [1, 77, D]
-            self._texts[name] = self.unet.text_keys_values(context.to(self._device))
+            encode = partial(encode_text, self.text_encoder, self.unet, self._device)
+            ids = send(tokens, self.text_encoder.device)
+            on_cpu = ids.device != self._device
+            self._texts[name] = in_layers(encode(ids) if on_cpu else self._run("encoding of a text", encode, ids))
             while len(self._texts) > TEXTS_KEPT:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(name)
         return self._texts[name]
 
     def _send(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self._device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+        return send(array, self._device)

@@ -22,7 +22,19 @@ from torch import Tensor
 
 from ip2p_fast.kernels import implementations, reference, schemas
 
-__all__ = ["group_norm_silu", "guided_step", "paired_attention", "status", "use"]
+__all__ = [
+    "attention",
+    "fuses_transformers",
+    "geglu",
+    "group_norm_silu",
+    "guided_step",
+    "layer_norm",
+    "paired_attention",
+    "quantize_rows",
+    "quantized_linear",
+    "status",
+    "use",
+]
 
 schemas.define()
 _LOADED = implementations.load()
@@ -98,6 +110,97 @@ def paired_attention(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tensor) -> 
         BadInput: shapes, dtypes, devices or source_of_row do not fit together.
     """
     return _call("paired_attention", (q, k, v, source_of_row))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v, for UNets on a GPU: of few keys (a text's) or many, at head dims of any size.
+
+    Args:
+        q: [R, heads, N, d]; k: [R, heads, M, d]; v: [R, heads, M, dv]; of one dtype, float32, bfloat16 or float16.
+    Returns:
+        [R, heads, N, dv], a view of contiguous [R, N, heads, dv], so that heads are joined without a copy.
+    Raises:
+        BadInput: shapes, dtypes or devices do not fit together.
+    """
+    return _call("attention", (q, k, v))
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    residual: Tensor | None = None,
+    quantize: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """LayerNorm(x + residual), and with `quantize` its rows in 8 bits as `quantize_rows` makes them.
+
+    Args:
+        x: [..., C], float32, bfloat16 or float16. weight, bias: [C].
+        residual: as x, or None.
+        quantize: torch.int8 or torch.float8_e4m3fn, or None.
+    Returns:
+        The norm [..., C], in the dtype of x or `quantize`; its scales [...] float32, empty unless quantized; and
+        x + residual rounded to the dtype of x, which is what the norm is of, empty where there is no residual.
+    Raises:
+        BadInput: shapes, dtypes or devices do not fit together.
+    """
+    return _call("layer_norm", (x, weight, bias, eps, residual, quantize))
+
+
+def geglu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(x W1^T + b1) gelu(x W2^T + b2), gelu with the error function; Shazeer 2020.
+
+    Args:
+        x: [..., K]; weight: [2 N, K], W1 above W2; bias: [2 N]; of one dtype, float32, bfloat16 or float16.
+    Returns:
+        [..., N] in the dtype of x.
+    Raises:
+        BadInput: shapes, dtypes or devices do not fit together.
+    """
+    return _call("geglu", (x, weight, bias))
+
+
+def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """8-bit numbers and a scale a row, x = number x scale: the row's largest magnitude becomes 127 (int8) or 448 (fp8).
+
+    Args:
+        x: [..., C], float32, bfloat16 or float16. dtype: torch.int8 or torch.float8_e4m3fn.
+    Returns:
+        [..., C] in `dtype`, rounded to nearest even, and [...] float32. A row of zeros has scale 1.
+    Raises:
+        BadInput: another dtype, or no rows.
+    """
+    return _call("quantize_rows", (x, dtype))
+
+
+def quantized_linear(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    gated: bool = False,
+) -> Tensor:
+    """x W^T + b of 8-bit numbers: the sums are exact for int8 and float32 for fp8, and scaled when they are complete.
+
+    Args:
+        x: [..., K] and x_scale: [...] float32; weight: [N, K] and weight_scale: [N] float32, of `quantize_rows`.
+        bias: [N], or None.
+        dtype: of the result, float32, bfloat16 or float16.
+        gated: N is twice as large, and the second half gates the first as in `geglu`.
+    Returns:
+        [..., N], or half of it where gated.
+    Raises:
+        BadInput: shapes, dtypes or devices do not fit together.
+    """
+    return _call("quantized_linear", (x, x_scale, weight, weight_scale, bias, dtype, gated))
+
+
+def fuses_transformers(x: Tensor) -> bool:
+    """Whether a transformer's operators have kernels where x is; elsewhere PyTorch's layers beat the reference."""
+    return x.is_cuda and _mode == "auto" and "attention" in _LOADED.triton and not torch.is_grad_enabled()
 
 
 def use(mode: str) -> AbstractContextManager[None]:

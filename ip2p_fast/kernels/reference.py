@@ -11,6 +11,9 @@ from torch import Tensor
 
 from ip2p_fast.kernels.schemas import output_format
 
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+"""The magnitude that the largest value of a quantized row is brought to."""
+
 
 def guided_step(
     eps: Tensor, row_start: Tensor, weights: Tensor, x: Tensor, history: Tensor, coefficients: Tensor, noise: Tensor
@@ -55,6 +58,71 @@ def paired_attention(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tensor) -> 
     logits = torch.einsum("rhnd,rhmd->rhnm", q.to(wide), k.to(wide)) * q.shape[-1] ** -0.5
     maps = logits.softmax(-1)[source_of_row]
     return torch.einsum("rhnm,rhmd->rhnd", maps, v.to(wide)).to(v.dtype)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """See `ip2p_fast.kernels.attention`."""
+    wide = _wide(v)
+    maps = (torch.einsum("rhnd,rhmd->rhnm", q.to(wide), k.to(wide)) * q.shape[-1] ** -0.5).softmax(-1)
+    return torch.einsum("rhnm,rhmd->rnhd", maps, v.to(wide)).to(v.dtype).contiguous().transpose(1, 2)
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    residual: Tensor | None = None,
+    quantize: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `ip2p_fast.kernels.layer_norm`; what was not asked for is empty."""
+    wide = _wide(x)
+    summed = x.new_empty(0) if residual is None else (x.to(wide) + residual.to(wide)).to(x.dtype).contiguous()
+    y = x if residual is None else summed
+    normed = F.layer_norm(y.to(wide), y.shape[-1:], weight.to(wide), bias.to(wide), eps)
+    if quantize is not None:
+        return *quantize_rows(normed, quantize), summed
+    return normed.to(x.dtype).contiguous(), x.new_empty(0, dtype=torch.float32), summed
+
+
+def geglu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See `ip2p_fast.kernels.geglu`."""
+    wide = _wide(x)
+    return _gate(F.linear(x.to(wide), weight.to(wide), bias.to(wide))).to(x.dtype)
+
+
+def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """See `ip2p_fast.kernels.quantize_rows`."""
+    y = x.to(_wide(x)).contiguous()
+    largest = y.abs().amax(-1, keepdim=True)
+    scale = torch.where(largest == 0, 1.0, largest / LARGEST[dtype]).float()  # [..., 1]
+    y = y / scale
+    return (y.round() if dtype == torch.int8 else y).to(dtype), scale[..., 0].contiguous()
+
+
+def quantized_linear(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    gated: bool = False,
+) -> Tensor:
+    """See `ip2p_fast.kernels.quantized_linear`."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    y = F.linear(x.to(wide), weight.to(wide)) * x_scale.to(wide)[..., None] * weight_scale.to(wide)
+    y = y if bias is None else y + bias.to(wide)
+    return (_gate(y) if gated else y).to(dtype)
+
+
+def _gate(both: Tensor) -> Tensor:
+    value, gate = both.chunk(2, dim=-1)
+    return value * F.gelu(gate)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _times(coefficient: Tensor, value: Tensor) -> Tensor:

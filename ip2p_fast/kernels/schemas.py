@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ip2p_fast.errors import BadInput
 
+from . import transformer_schemas
+
 COEFFICIENTS = ("a", "b0", "b1", "b2", "c", "p", "q")  # the columns of guided_step's coefficients, in order
 
 SCHEMAS = {
@@ -25,6 +27,7 @@ SCHEMAS = {
         " -> Tensor"
     ),
     "paired_attention": "(Tensor q, Tensor k, Tensor v, Tensor source_of_row) -> Tensor",
+    **transformer_schemas.SCHEMAS,
 }
 
 
@@ -35,6 +38,8 @@ def define() -> None:
     torch.library.register_fake("ip2p_fast::guided_step", _fake_guided_step)
     torch.library.register_fake("ip2p_fast::group_norm_silu", _fake_group_norm_silu)
     torch.library.register_fake("ip2p_fast::paired_attention", _fake_paired_attention)
+    for name, fake in transformer_schemas.FAKES.items():
+        torch.library.register_fake(f"ip2p_fast::{name}", fake)
 
 
 def output_format(x: Tensor) -> torch.memory_format:
@@ -98,6 +103,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "guided_step": check_guided_step,
     "group_norm_silu": check_group_norm_silu,
     "paired_attention": check_paired_attention,
+    **transformer_schemas.CHECKS,
 }
 """Operator -> its check, which takes the operator's arguments."""
 

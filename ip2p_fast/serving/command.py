@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from ..errors import BadInput
-from .command_options import Backend, Device, Dtype, Host, MaxQueue, MaxRows, MaxStepMs, Model, PolicyName, Port
+from .command_options import (
+    Backend,
+    Device,
+    Dtype,
+    Host,
+    LowMemory,
+    MaxQueue,
+    MaxRows,
+    MaxStepMs,
+    Model,
+    PolicyName,
+    Port,
+)
 from .engine import DEFAULT_MAX_QUEUE
 from .engine_options import EngineOptions, start_engine
 from .policies import DEFAULT_MAX_ROWS
@@ -27,6 +39,7 @@ def serve(
     backend: Backend = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    low_memory: LowMemory = False,
     policy_name: PolicyName = "latency",
     max_rows: MaxRows = DEFAULT_MAX_ROWS,
     max_step_ms: MaxStepMs = None,
@@ -94,7 +107,17 @@ def serve(
         safety_checker=safety_checker,
     )
     options = EngineOptions(
-        model, backend, device, dtype, policy_name, max_rows, max_step_ms, max_queue, max_pixels, warm_up
+        model,
+        backend,
+        device,
+        dtype,
+        policy_name,
+        max_rows,
+        max_step_ms,
+        max_queue,
+        max_pixels,
+        warm_up,
+        low_memory,
     )
     ray = ray or ray_address is not None
     if not ray and (replicas, max_replicas, replica_cpus, replica_gpus) != (1, None, 1.0, None):

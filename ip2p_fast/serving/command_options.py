@@ -23,4 +23,7 @@ MaxRows: TypeAlias = Annotated[int, typer.Option(help="Most UNet rows in flight:
 MaxStepMs: TypeAlias = Annotated[
     float | None, typer.Option(help="Fewer rows, so that a step stays this short.", show_default="no limit")
 ]
+LowMemory: TypeAlias = Annotated[
+    bool, typer.Option("--low-memory", help="Rows one by one, the autoencoder in tiles: slower. Torch backend.")
+]
 MaxQueue: TypeAlias = Annotated[int, typer.Option(min=1, help="Edits that may wait.")]

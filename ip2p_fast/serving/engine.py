@@ -67,7 +67,7 @@ class Engine:
         self.max_queue = max_queue
         self.observer = observer or Observer()
         self.step_time = StepTime()
-        self._loop = StepLoop(editor.backend, self.policy.max_rows)
+        self._loop = StepLoop(editor.backend, min(self.policy.max_rows, editor.max_rows or self.policy.max_rows))
         self._roster = Roster(self.policy, max_queue, self.step_time)
         self._taking = True
         self._halting = False

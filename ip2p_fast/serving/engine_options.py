@@ -20,6 +20,7 @@ class EngineOptions:
     max_queue     edits that may wait
     max_pixels    width x height of a picture
     warm_up       run steps before the engine is ready
+    low_memory    as of `Editor.from_pretrained`
     """
 
     model: str = "pocket"
@@ -32,6 +33,7 @@ class EngineOptions:
     max_queue: int = DEFAULT_MAX_QUEUE
     max_pixels: int = MAX_PIXELS
     warm_up: bool = True
+    low_memory: bool = False
 
     def __post_init__(self) -> None:
         self.chosen_policy()
@@ -48,7 +50,13 @@ def start_engine(options: EngineOptions, observer: Observer | None = None) -> En
     from ..editor import Editor
 
     editor = Editor.from_pretrained(
-        options.model, options.backend, options.device, options.dtype, options.max_rows, options.max_pixels
+        options.model,
+        options.backend,
+        options.device,
+        options.dtype,
+        max_rows=None if options.low_memory else options.max_rows,
+        max_pixels=options.max_pixels,
+        low_memory=options.low_memory,
     )
     engine = Engine(editor, options.chosen_policy(), options.max_queue, observer)
     engine.start(options.warm_up)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ip2p_fast.benchmarks.compare import ratio_interval
 from ip2p_fast.benchmarks.results import Row, write_results
 from ip2p_fast.cli import main
 
@@ -70,3 +71,29 @@ def test_files_of_different_machines_are_compared_only_on_request(files, capsys)
     assert main(["bench", "compare", *paths]) == 2
     assert "different machines (cpu: " in capsys.readouterr().err
     assert main(["bench", "compare", *paths, "--any-machine"]) == 0
+
+
+def sampled(name, values):
+    """p20 and p80 of these would be apart, or meet, against what the samples say."""
+    return Row(name, sorted(values)[len(values) // 2], "x", "higher", None, {"p20": 0, "p80": 99, "samples": values})
+
+
+def test_samples_count_where_both_files_have_them(files, capsys):
+    steady, scattered = [1.0, 1.01, 0.99, 1.0, 1.02], [0.5, 1.0, 1.6, 0.7, 1.4]
+    before = [sampled("a.moved", steady), sampled("a.wavers", scattered)]
+    after = [
+        sampled("a.moved", [1.1 * value for value in steady]),
+        sampled("a.wavers", [1.1 * value for value in scattered]),
+    ]
+    assert main(["bench", "compare", files(before, "before.json"), files(after, "after.json"), "--json"]) == 0
+    found = {change["id"]: change for change in json.loads(capsys.readouterr().out)["changes"]}
+    assert found["a.moved"]["moved"] and not found["a.wavers"]["moved"]
+
+
+def test_the_interval_of_a_ratio_is_around_it_and_narrows_with_samples():
+    before, after = [1.0, 2.0, 3.0] * 3, [2.0, 4.0, 6.0] * 3
+    low, high = ratio_interval(before, after)
+    assert low < 2 < high
+    closer_low, closer_high = ratio_interval(before * 20, after * 20)
+    assert closer_high - closer_low < high - low
+    assert ratio_interval(before, after) == (low, high)

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from ip2p_fast.benchmarks import breakdown_report, matrix_report, plots
+from ip2p_fast.benchmarks import breakdown_report, plots
 from ip2p_fast.benchmarks.breakdown_kinds import KINDS
 from ip2p_fast.benchmarks.results import Row, write_results
-from ip2p_fast.benchmarks.serving import report as load_report
 from ip2p_fast.benchmarks.serving.contenders import LOADS, POLICIES
+from ip2p_fast.benchmarks.stage_names import STAGES
 from ip2p_fast.benchmarks.table import BEGIN, END, REPORTS, check_tables, write_tables
 from ip2p_fast.errors import BadInput
 
@@ -43,19 +43,59 @@ def load():
     ]
 
 
-def matrix():
-    return [
+def matrix(model):
+    titles = (("exact", "ours (float32)", 6.0), ("diffusers", "diffusers (float32)", 2.0))
+    name = f"cpu.matrix.{model}"
+    rows = [
         Row(
-            f"cpu.matrix.64.{batch}.{key}",
+            f"{name}.64.{batch}.20.{key}",
             speed,
             "edits/s",
             "higher",
             None,
-            {"title": title, "p20": speed - 0.5, "p80": speed + 0.5},
+            {
+                "title": title,
+                "cell": {"size": 64, "batch": batch, "steps": 20},
+                "p20": speed - 0.5,
+                "p80": speed + 0.5,
+                "latency_s": {"p50": 1 / speed, "p95": 0.75, "p99": 1.25, "first": 2.0, "calls": 5},
+                "ceiling_share": 0.25,
+            },
         )
         for batch in (1, 4)
-        for key, title, speed in (("diffusers", "diffusers (float32)", 2.0), ("exact", "ours (auto)", 6.0))
+        for key, title, speed in titles
     ]
+    for figure, value, unit in (("first_edit", 3.5, "s"), ("compile", 0.125, "s"), ("memory", 2.0, "GB")):
+        rows += [
+            Row(f"{name}.{figure}.{key}", value, unit, "lower", None, {"title": title}) for key, title, _ in titles
+        ]
+    not_run = {"TensorRT": "not installed", "96x96, batch 1, 20 steps": "no time"}
+    return [*rows, Row(f"{name}.not_run", 2.0, "count", "lower", None, {"not_run": not_run})]
+
+
+def stages():
+    return [
+        Row(
+            f"cpu.stages.pocket.{key}.{stage.lower().replace(' ', '_')}",
+            float(number + 1),
+            "ms",
+            "lower",
+            None,
+            {"what": stage, "stage": stage, "edit_ms": 15.0, "title": title, "model": "pocket, 64x64, 20 steps"},
+        )
+        for key, title in (("diffusers", "diffusers (float32)"), ("int8", "ours (int8)"))
+        for number, stage in enumerate(STAGES)
+    ]
+
+
+ROWS = {
+    "cpu-breakdown": breakdown(),
+    "cpu-serving": load(),
+    "cpu-stages": stages(),
+    "cpu-tried": [Row("cpu.tried.it", 0.25, "share", "higher", None, {"what": "of all", "tried": "it", "kept": "not"})],
+    "cpu-matrix": matrix("pocket"),
+    "cpu-matrix-sd15": matrix("sd15"),
+}
 
 
 @pytest.fixture
@@ -63,32 +103,34 @@ def checkout(tmp_path):
     """A folder with a document for every report, and results of each."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
-    for report, rows in ((breakdown_report, breakdown()), (load_report, load()), (matrix_report, matrix())):
-        with (tmp_path / report.DOCUMENT).open("a") as document:  # two reports share one
-            document.write(f"Before.\n\n{report.BEGIN}\n{report.END}\n")
-        write_results(tmp_path / "results" / f"{report.SUITE}.json", rows, rerun="ip2p-fast bench")
+    for report in REPORTS:
+        with (tmp_path / report.document).open("a") as document:  # some share one
+            document.write(f"Before.\n\n{report.begin}\n{report.end}\n")
+        write_results(tmp_path / "results" / f"{report.suite}.json", ROWS[report.suite], rerun="ip2p-fast bench")
     return tmp_path
 
 
 def test_tables_and_plots_are_drawn_once(checkout):
     changed = {path.relative_to(checkout) for path in write_tables(checkout, checkout / "results")}
-    assert changed >= {path for report in REPORTS for path in (report.DOCUMENT, report.PLOT)}
+    assert changed >= {path for report in REPORTS for path in (report.document, report.plot) if path}
     assert write_tables(checkout, checkout / "results") == []
     check_tables(checkout, checkout / "results")
-    assert (
-        "| pocket, ours (int8) | 1 | 2 | 3 | 4 | 5 | 6 | 21 ms |" in (checkout / breakdown_report.DOCUMENT).read_text()
-    )
-    assert (
-        "| 80% | step-level batching | 0.25 s | 0.50 s | 1.00 s | 40 |" in (checkout / load_report.DOCUMENT).read_text()
-    )
+    performance, serving = ((checkout / "docs" / name).read_text() for name in ("performance.md", "serving.md"))
+    assert "| pocket, ours (int8) | 1 | 2 | 3 | 4 | 5 | 6 | 21 ms |" in performance
+    assert "| pocket, 64x64, 20 steps: ours (int8) | 1 | 2 | 3 | 4 | 5 | 15 ms |" in performance
+    assert "| 80% | step-level batching | 0.25 s | 0.50 s | 1.00 s | 40 |" in serving
+    assert "| 64x64, 4, 20 | 6 | 2 |" in performance
+    assert "| diffusers (float32) | 500 ms | 750 ms | 1.25 s | 25% | 3.5 s | 125 ms | 2.00 GB |" in performance
+    assert "| it | 25.0%: of all | not |" in performance
+    assert "Not run: TensorRT (not installed); 96x96, batch 1, 20 steps (no time)." in performance
 
 
 def test_a_plot_of_other_results_is_found(checkout):
     write_tables(checkout, checkout / "results")
-    kept = shutil.copy(checkout / breakdown_report.PLOT, checkout / "kept.png")
+    kept = shutil.copy(checkout / breakdown_report.REPORT.plot, checkout / "kept.png")
     write_results(checkout / "results" / "cpu-breakdown.json", breakdown(2.0), rerun="ip2p-fast bench")
     write_tables(checkout, checkout / "results")
-    shutil.copy(kept, checkout / breakdown_report.PLOT)
+    shutil.copy(kept, checkout / breakdown_report.REPORT.plot)
     with pytest.raises(BadInput, match=r"performance.png .* differ: run ip2p-fast bench table"):
         check_tables(checkout, checkout / "results")
 

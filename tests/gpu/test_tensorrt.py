@@ -12,7 +12,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(scope="module")
 def bundle(tiny_bundle, tmp_path_factory):
-    pytest.importorskip("ip2p_fast.backends.tensorrt_library")
+    pytest.importorskip("ip2p_fast.backends.tensorrt_library", exc_type=ImportError)
     return shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("tensorrt") / "bundle")
 
 

@@ -204,7 +204,7 @@ def check_paired(implementation, case, device="cpu"):
     same = F.scaled_dot_product_attention(q[source_of_row], k[source_of_row], v)
     got = implementation(q, k, v, source_of_row)
     assert got.dtype == v.dtype and got.shape == exact.shape and got.is_contiguous()
-    assert error(got, exact) <= 2 * error(same, exact) + ULPS[v.dtype], case
+    assert error(got, exact) <= 2 * error(same, exact) + ULPS[v.dtype], (case, error(got, exact), error(same, exact))
 
 
 def check_large_logits(implementation, device="cpu"):

@@ -6,13 +6,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from ip2p_fast.kernels.triton_kernels import group_norm_silu, guided_step, paired_attention  # noqa: E402
+from ip2p_fast.kernels.triton_kernels import (  # noqa: E402
+    attention,
+    geglu,
+    group_norm_silu,
+    guided_step,
+    layer_norm,
+    matmul,
+)
 
 FLOATS = ("x", "history", "coefficients", "noise", "weights", "partial", "affine", "weight", "bias", "x_next")
 POINTERS = {name: "*fp32" for name in (*FLOATS, "history_next", "shift")} | {"row_start": "*i64"}
@@ -23,8 +31,9 @@ KERNELS = {
     "combine": (
         group_norm_silu.combine_kernel,
         {"eps": "fp32"},
-        {"SLAB_PIXELS": 16, "BLOCK_SLABS": 16, "BLOCK_CHANNELS": 64, "HAS_SHIFT": True},
+        {"SLAB_PIXELS": 16, "BLOCK_SLABS": 32, "BLOCK_CHANNELS": 64, "HAS_SHIFT": True},
     ),
+    "gate": (geglu.gate_kernel, {"both": "*bf16", "out": "*bf16"}, {"BLOCK": geglu.BLOCK}),
     "normalise": (group_norm_silu.normalise_kernel, {"x": "*bf16", "y": "*bf16"}, {**NORM_BLOCKS, "SILU": True}),
 }
 
@@ -50,29 +59,81 @@ def test_it_compiles_without_spills(name, capability):
     assert resources["REG"] <= 128, "fewer than four blocks of 128 threads fit a multiprocessor"
 
 
+DIMS = (16, 40, 64, 80, 128, 160, 256)
+
+
 @pytest.mark.parametrize("capability", [80, 90, 100])
-@pytest.mark.parametrize("width", [16, 64, 128, 256])
-def test_paired_attention_compiles_without_spills(width, capability):
-    queries, keys = paired_attention.blocks(width)
+@pytest.mark.parametrize(
+    ("dim", "keys", "tiles", "paired"),
+    [
+        *((dim, 4096, attention.tiles(dim, 4096), False) for dim in DIMS),
+        *((dim, 77, attention.tiles(dim, 77), False) for dim in (40, 80, 160)),
+        *((dim, 4096, tiles, True) for dim in DIMS for tiles in attention.paired_tiles(dim)),
+    ],
+    ids=str,
+)
+def test_attention_compiles_without_spills(dim, keys, tiles, paired, capability):
     shared, resources = compiled(
-        paired_attention.paired_attention_kernel,
+        attention.attention_kernel,
         {**dict.fromkeys(("q", "k", "v", "out"), "*bf16"), "source_of_row": "*i64", "scale": "fp32"},
-        {"ROWS": 4, "WIDTH": width, "BLOCK_QUERIES": queries, "BLOCK_KEYS": keys},
+        attention.constants(dim, dim, keys, tiles, 8, 4 if paired else 0) | ({} if paired else {"source_of_row": None}),
         capability,
-        # as the launcher finds them: tokens of a multiple of 16 channels, next to each other
-        aligned=(
-            "q",
-            "k",
-            "v",
-            "out",
-            *(f"{x}_{y}" for x in "qk" for y in ("map", "head", "token")),
-            "v_row",
-            "v_head",
-        ),
-        num_warps=paired_attention.WARPS,
+        aligned=("q", "k", "v", "out"),
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
     )
-    assert shared <= 96 * 1024, "no two blocks fit a multiprocessor"
+    assert shared <= 160 * 1024, "not one block fits a multiprocessor of the smallest chip"
     assert resources["STACK"] == 0, "registers spill to the stack"
+
+
+def test_a_head_dim_is_padded_to_a_power_of_two():
+    assert [attention.channels(dim) for dim in (5, 16, 40, 64, 80, 160)] == [16, 16, 64, 64, 128, 256]
+
+
+EIGHT_BITS = {torch.int8: "*i8", torch.float8_e4m3fn: "*fp8e4nv"}
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, *EIGHT_BITS], ids=str)
+def test_products_compile_without_spills(dtype, gated, capability):
+    if capability < 89 and dtype == torch.float8_e4m3fn:
+        pytest.skip("this chip multiplies no e4m3")
+    operand = EIGHT_BITS.get(dtype, "*bf16")
+    types = {"x": operand, "weight": operand, "bias": "*bf16", "out": "*bf16"}
+    for tiles in {matmul.tiles(rows, columns, dtype.itemsize, gated) for rows, columns in PRODUCTS}:
+        shared, resources = compiled(
+            matmul.matmul_kernel,
+            types | dict.fromkeys(("x_scale", "weight_scale"), "*fp32"),
+            matmul.constants(tiles, 1280, dtype, has_bias=True, gated=gated),
+            capability,
+            aligned=("x", "weight", "bias", "out", "columns", "depth"),
+            num_warps=tiles.warps,
+            num_stages=3,
+        )
+        assert shared <= 160 * 1024 and resources["STACK"] == 0, tiles
+
+
+PRODUCTS = [(tokens * rows, width) for tokens, width in ((4096, 320), (1024, 640), (64, 1280)) for rows in (1, 3)]
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize(("width", "kind"), [(320, "*bf16"), (1280, "*i8"), (5120, "*i8"), (640, "*fp8e4nv")])
+def test_norms_and_quantization_compile_without_spills(width, kind, capability):
+    if capability < 89 and kind == "*fp8e4nv":
+        pytest.skip("this chip has no e4m3")
+    _, resources = compiled(
+        layer_norm.rows_kernel,
+        {**dict.fromkeys(("x", "residual", "weight", "bias", "summed"), "*bf16"), "normed": kind, "scale": "*fp32"}
+        | {"eps": "fp32"},
+        layer_norm.blocks(width)
+        | {"LARGEST": 0.0 if kind == "*bf16" else 127.0, "ROUND": kind == "*i8", "NORM": True, "HAS_RESIDUAL": True},
+        capability,
+        aligned=("x", "residual", "weight", "bias", "summed", "normed", "width"),
+        num_warps=layer_norm.warps(width),
+    )
+    assert resources["STACK"] == 0, "registers spill to the stack"
+    assert resources["REG"] <= 128
 
 
 def compiled(kernel, types, constants, capability, aligned=(), **options):

@@ -17,10 +17,28 @@ from kernel_cases import (
     check_step,
     check_zeros_hide_what_they_multiply,
 )
+from transformer_cases import (
+    ATTENTIONS,
+    FP8,
+    GEGLUS,
+    INT8,
+    LAYER_NORMS,
+    QUANTIZED,
+    check_attention,
+    check_geglu,
+    check_layer_norm,
+    check_quantized_linear,
+    check_rows,
+)
 
+from ip2p_fast.kernels.triton_kernels.attention import flash_attention
+from ip2p_fast.kernels.triton_kernels.geglu import fused, product_and_gate
 from ip2p_fast.kernels.triton_kernels.group_norm_silu import group_norm_silu
 from ip2p_fast.kernels.triton_kernels.guided_step import guided_step
+from ip2p_fast.kernels.triton_kernels.layer_norm import layer_norm
 from ip2p_fast.kernels.triton_kernels.paired_attention import paired_attention
+from ip2p_fast.kernels.triton_kernels.quantize_rows import quantize_rows
+from ip2p_fast.kernels.triton_kernels.quantized_linear import quantized_linear
 
 warnings.filterwarnings("ignore", "overflow encountered in exp")  # e^-y of a very negative y: y / inf = 0 is meant
 
@@ -61,3 +79,32 @@ def test_paired_attention(case):
 
 def test_large_logits():
     check_large_logits(paired_attention)
+
+
+@pytest.mark.parametrize("case", [case for case in ATTENTIONS if case.dtype != torch.bfloat16], ids=str)
+def test_attention(case):
+    check_attention(flash_attention, case)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in LAYER_NORMS if case.dtype != torch.bfloat16 and case.quantize != FP8], ids=str
+)
+def test_layer_norm(case):
+    check_layer_norm(layer_norm, case)
+
+
+@pytest.mark.parametrize("case", [case for case in GEGLUS if case[-1] != torch.bfloat16], ids=str)
+@pytest.mark.parametrize("way", [fused, product_and_gate])
+def test_geglu(way, case):
+    check_geglu(way, case)
+
+
+@pytest.mark.parametrize("case", QUANTIZED, ids=str)
+def test_quantized_linear(case):
+    check_quantized_linear(quantized_linear, case)
+
+
+def test_quantize_rows():
+    # e4m3 stores are left to the GPU too: the interpreter rounds ties up and small values to zero
+    x = torch.randn(70, 40)
+    check_rows(*quantize_rows(x, INT8), x.double(), INT8)

@@ -37,11 +37,11 @@ def part(name, value, filename=None):
     return f'--x\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + value + b"\r\n"
 
 
-def huge_exif():
+def huge_exif(file_format, size):
     file = io.BytesIO()
     exif = Image.Exif()
-    exif[0x010E] = "x" * 60_000
-    Image.new("RGB", (8, 8)).save(file, "JPEG", exif=exif)
+    exif[0x010E] = "x" * size
+    Image.new("RGB", (8, 8)).save(file, file_format, exif=exif)
     return file.getvalue()
 
 
@@ -86,11 +86,13 @@ def test_a_picture_that_cannot_be_used_is_400(server, name):
     assert reply.json()["error"]["param"] == "image"
 
 
-def test_a_large_exif_is_not_in_the_way(server):
-    reply = server.post(
-        files={"image": ("a.jpg", huge_exif())}, data={"prompt": "make it night", "num_inference_steps": 1}
-    )
-    assert reply.status_code == 200
+# a JPEG's segment holds no more than 64 KB
+@pytest.mark.parametrize(("file_format", "size"), [("JPEG", 60_000), ("PNG", 5_000_000), ("WEBP", 5_000_000)])
+def test_a_large_exif_is_not_in_the_way(server, file_format, size):
+    data = huge_exif(file_format, size)
+    assert len(data) > size
+    reply = server.post(files={"image": ("a", data)}, data={"prompt": "make it night", "num_inference_steps": 1})
+    assert reply.status_code == 200, reply.text
 
 
 BODIES = {

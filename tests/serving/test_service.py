@@ -108,6 +108,20 @@ def test_metrics_and_logs_hold_no_prompt(server, sample):
     assert r"/\x1b[31mred\nforged 404" in log
 
 
+@pytest.mark.parametrize("name", ["User-Agent", "X-Request-Id", "Authorization", "Content-Type", "X\x1b[31m", "Host"])
+def test_control_characters_in_headers_never_reach_the_log(server, name):
+    host, port = server.url.removeprefix("http://").split(":")
+    header = f"{name}: \x1b[31msmug\x08gled\x07\x85 line"
+    lines = ("POST /v1/images/edits HTTP/1.1", "Content-Length: 2", header, "", "{}")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall("\r\n".join(lines).encode("latin-1"))
+        status = int(connection.recv(4096).split()[1])
+    assert 400 <= status < 500
+    log = server.log.read_bytes()
+    assert not set(log) & (set(range(32)) - {ord("\n")}) and b"\x85" not in log
+    assert b"gled" not in log
+
+
 def test_every_metric_of_the_document_is_there(server):
     document = (Path(__file__).parents[2] / "docs" / "serving.md").read_text().split("\n## More machines")[0]
     shown = server.get("/metrics").text

@@ -1,8 +1,9 @@
 """guided_step in Triton.
 
-Lineage: the CPU kernel's pass, one program for a block of one edit's latents. Per latent value with R rows an edit:
-2 R + 12 FLOPs; sizeof(eps) R + 16 bytes read and 12 written, each once. The rows, d2 and
-the noise are not read where their coefficient is zero.
+Lineage: the CPU kernel's pass, one program for a block of one edit's latents. The two numbers, per latent value with R
+rows an edit: 2 R + 12 FLOPs; sizeof(eps) R + 16 bytes read and 12 written, each once, and rows, d2 and noise not where
+their coefficient is zero. One edit of three rows at 512x512 in bfloat16: 0.3 MFLOP and 0.56 MB, 0.2 microseconds at
+3.35 TB/s, so a launch binds; 16 edits 9 MB, 2.7 microseconds: memory.
 """
 
 from __future__ import annotations

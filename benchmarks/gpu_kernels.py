@@ -1,0 +1,132 @@
+"""The kernels on a GPU at Stable Diffusion 1.5's shapes for 512x512, bfloat16: device time, launches not counted.
+
+Against eager PyTorch, a copy of as many bytes, and where there are both, our CUDA C++ against our Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ip2p_fast import kernels
+from ip2p_fast.quantize import KINDS, runs_on
+
+from .bench import Bench
+from .ceilings import copy_ceiling, matmul_ceiling, synchronizer
+from .comparisons import against
+from .device_time import on_device
+from .kernels import Contest, contest_rows, copy_of, group_norm_contest, guided_step_contest
+from .results import Row
+from .timing import Work, interleave
+
+_ROUNDS = 30
+_DTYPE = torch.bfloat16
+_SHARE_OF_COPY = 0.8
+_EDITS = (1, 16, 256)
+# channels and pixels a side by level; rows of one edit and of 16
+_LEVELS = ((320, 64), (640, 32), (1280, 16), (1280, 8))
+_ROWS = (3, 48)
+
+
+def measure(bench: Bench) -> list[Row]:
+    """Rows gpu.kernels.NAME.SHAPE.FIGURE. Targets are on full-size shapes: 16 edits at once."""
+    device = torch.device(bench.device)
+    levels, rows_at_once, edits_at_once = (
+        (_LEVELS[3:], _ROWS[:1], _EDITS[:1]) if bench.quick else (_LEVELS, _ROWS, _EDITS)
+    )
+    memory = copy_ceiling(device, bench.quick)["gb_per_s"]
+    found = []
+    with torch.inference_mode():
+        for edits in edits_at_once:
+            contest = guided_step_contest(_DTYPE, device, 64, edits, **_in_triton("guided_step", device))
+            found += _rows(bench, f"guided_step.{edits}_edits", contest, memory, edits == 16)
+        for rows in rows_at_once:
+            for channels, side in levels:
+                triton = _in_triton("group_norm_silu", device)
+                contest = group_norm_contest(_DTYPE, device, channels, side, rows, **triton)
+                name = f"group_norm_silu.{rows}x{channels}x{side}"
+                found += _rows(bench, name, contest, memory, rows == 48 and side == 64)
+            for channels, side in levels[:3]:
+                found += _rows(
+                    bench, f"layer_norm.{rows}x{channels}x{side}", _layer_norm(device, rows, channels, side), memory
+                )
+                found += _products(bench, device, rows, channels, side)
+    return found
+
+
+def _rows(bench: Bench, name: str, contest: Contest, memory: float, full: bool = False) -> list[Row]:
+    timings = contest.timed(bench, torch.device(bench.device))
+    return contest_rows(f"gpu.kernels.{name}", contest, timings, memory, share_target=_SHARE_OF_COPY if full else None)
+
+
+def _in_triton(name: str, device: torch.device) -> dict[str, Callable[..., object]]:
+    """The same operator in Triton, where the call is served by CUDA C++."""
+    if device.type != "cuda" or kernels.status()["kernels"][name]["cuda"] == "triton":
+        return {}
+    from importlib import import_module
+
+    return {"triton": getattr(import_module(f"ip2p_fast.kernels.triton_kernels.{name}"), name)}
+
+
+def _layer_norm(device: torch.device, rows: int, channels: int, side: int) -> Contest:
+    """With the sum before it: two tensors read, two written."""
+    x, residual = torch.randn(2, rows, side * side, channels, device=device).to(_DTYPE)
+    weight, bias = torch.randn(2, channels, device=device).to(_DTYPE)
+
+    def eager() -> tuple[Tensor, Tensor]:
+        summed = x + residual
+        return F.layer_norm(summed, (channels,), weight, bias), summed
+
+    moved = 4 * x.numel() * x.element_size()
+    contenders: dict[str, Work] = {
+        "ours": lambda: kernels.layer_norm(x, weight, bias, 1e-5, residual),
+        "eager": eager,
+        "copy": copy_of(moved, device),
+    }
+    return Contest(f"layer_norm, {rows} x {side * side} tokens of {channels}, {_DTYPE}, with a sum", contenders, moved)
+
+
+def _products(bench: Bench, device: torch.device, rows: int, channels: int, side: int) -> list[Row]:
+    """GEGLU against eager PyTorch, and 8-bit products of the same sizes against bfloat16."""
+    tokens, inner = rows * side * side, 4 * channels
+    x = torch.randn(tokens, channels, device=device).to(_DTYPE)
+    weight, bias = (torch.randn(2 * inner, *shape, device=device).to(_DTYPE) for shape in ((channels,), ()))
+
+    def eager() -> Tensor:
+        value, gate = F.linear(x, weight, bias).chunk(2, -1)
+        return value * F.gelu(gate)
+
+    contenders: dict[str, Work] = {"ours": lambda: kernels.geglu(x, weight, bias), "eager": eager}
+    for kind, dtype in KINDS.items():
+        if runs_on(device, kind):
+            contenders[kind] = _quantized(x, weight, bias, dtype)
+    gflop = 2 * tokens * channels * 2 * inner / 1e9
+    what = f"GEGLU, {tokens} tokens, {channels} -> 2 x {inner}, {_DTYPE}"
+    timings = interleave(
+        {name: on_device(work, device) for name, work in contenders.items()},
+        bench.rounds(_ROUNDS),
+        synchronize=synchronizer(device),
+        watch=bench.watching(what),
+    )
+    detail: dict[str, Any] = {"gflop": gflop, "ceiling": matmul_ceiling(device, _DTYPE, bench.quick)}
+    detail["gflops"] = {name: gflop / timing.spread.p50 for name, timing in timings.items()}
+    detail["seconds"] = {name: timing.as_json() for name, timing in timings.items()}
+    name = f"gpu.kernels.geglu.{rows}x{channels}x{side}"
+    eights = [kind for kind in timings if kind in KINDS]
+    return [
+        against(f"{name}.vs_eager", f"{what}, against eager PyTorch", timings["ours"], timings["eager"], detail),
+        *(
+            against(f"{name}.{kind}_vs_bf16", f"{what}, in {kind} against ours", timings[kind], timings["ours"], detail)
+            for kind in eights
+        ),
+    ]
+
+
+def _quantized(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Work:
+    """The product of rows that a norm has left in 8 bits."""
+    rows, columns = kernels.quantize_rows(x, dtype), kernels.quantize_rows(weight, dtype)
+    return lambda: kernels.quantized_linear(*rows, *columns, bias, _DTYPE, gated=True)
