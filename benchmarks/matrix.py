@@ -153,7 +153,7 @@ class Matrix:
     def _heat(
         self, cell: Cell, opened: Mapping[str, Edit], heats_left: int, until: float, running: Mapping[str, Contestant]
     ) -> dict[str, Timing]:
-        """Of those that can; one that fails, as for want of memory, is left out of the cell, and none runs without ours."""
+        """One that fails, as for want of memory, is left out of the cell; without ours, all are."""
         works: dict[str, Work] = {key: partial(edit, self._settings(cell), cell.batch) for key, edit in opened.items()}
         tried: dict[str, Timing] = {}
         for key, work in works.items():

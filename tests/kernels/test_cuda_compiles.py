@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SOURCES = Path(__file__).parents[2] / "csrc" / "cuda"
-INSTANCES = {"guided_step": 6, "group_norm_silu": 12}  # dtypes x (kernels x load widths)
+INSTANCES = {"guided_step": 6}  # dtypes x load widths
 # as torch.utils.cpp_extension compiles: without conversions and operators of 16-bit types
 HIDDEN = ("HALF_OPERATORS", "HALF_CONVERSIONS", "BFLOAT16_CONVERSIONS", "HALF2_OPERATORS")
 
