@@ -39,6 +39,7 @@ SUITES = {
         Suite("cpu-breakdown", "cpu", "breakdown"),
         Suite("cpu-stages", "cpu", "stages"),
         Suite("cpu-tried", "cpu", "tried"),
+        Suite("cpu-quality", "cpu", "precisions"),
         Suite("cpu-matrix", "cpu", "matrix"),
         Suite("cpu-serving", "cpu", "serving.load"),
         Suite("cpu-serving-soak", "cpu", "serving.soak"),
@@ -50,7 +51,7 @@ SUITES = {
         Suite("gpu-compiled", "cuda", "gpu_compiled", "measure_peer"),
         Suite("gpu-compiled-ours", "cuda", "gpu_compiled", "measure_ours"),
         Suite("gpu-pairs", "cuda", "gpu_pairs"),
-        Suite("gpu-quality", "cuda", "gpu_quality"),
+        Suite("gpu-quality", "cuda", "precisions"),
         Suite("gpu-matrix", "cuda", "matrix"),
     )
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ip2p_fast.errors import BadInput
 
-from . import breakdown_report, matrix_report, plots, stages_report, tried_report
+from . import breakdown_report, gpu_breakdown_report, matrix_report, plots, stages_report, tried_report
 from .results import Results, Row, read_results
 from .serving import report as load_report
 
@@ -22,6 +22,7 @@ TRIALS = Path("out/bench")
 REPORTS = (
     load_report.REPORT,
     breakdown_report.REPORT,
+    gpu_breakdown_report.REPORT,
     stages_report.REPORT,
     *matrix_report.REPORTS,
     tried_report.REPORT,

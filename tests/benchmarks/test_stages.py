@@ -31,6 +31,6 @@ def test_the_parts_of_an_edit_make_the_whole():
     assert contenders == {"diffusers (float32)", "ours (bfloat16)", "ours (int8)"}
     for title in contenders:
         parts = {row.detail["stage"]: row.value for row in rows if row.detail["title"] == title}
-        assert tuple(parts) == STAGES and min(parts.values()) > 0
+        assert tuple(parts) == STAGES and min(parts.values()) >= 0  # texts are remembered
         whole = next(row.detail["edit_ms"] for row in rows if row.detail["title"] == title)
         assert sum(parts.values()) == pytest.approx(whole, rel=0.2)

@@ -1,4 +1,7 @@
-"""What each precision of the torch backend costs in quality on a GPU: pocket edits against those in float32."""
+"""What each precision of the torch backend costs in quality: pocket edits against those in float32.
+
+On a CPU the reference computes the 8-bit layers: the same numbers as a GPU's kernels, but for the order of sums.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,14 @@ _EXACT = "float32"
 
 
 def measure(bench: Bench) -> list[Row]:
-    """Rows gpu.quality.psnr.DTYPE and gpu.quality.points_lost.DTYPE. A quick trial takes a random model."""
+    """Rows DEVICE.quality.psnr.DTYPE and DEVICE.quality.points_lost.DTYPE. A quick trial takes a random model."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     with tempfile.TemporaryDirectory() as folder:
         return _rows(str(save_random_model(TINY, Path(folder))) if bench.quick else bench.model, bench)
 
 
 def _rows(model: str, bench: Bench) -> list[Row]:
+    prefix = "gpu.quality" if bench.device == "cuda" else "cpu.quality"
     count, steps = (1, 2) if bench.quick else (PICTURES, _STEPS)
     openings = {
         dtype: partial(Editor.from_pretrained, model, "torch", bench.device, dtype)
@@ -39,9 +43,9 @@ def _rows(model: str, bench: Bench) -> list[Row]:
     watch = bench.watching("likeness of pictures")
     for done, (dtype, target) in enumerate(_PSNR_TARGETS.items()):
         lowest, mean = lowest_psnr(pictures(openings[dtype](), count, steps), exact)
-        what = f"PSNR of {steps}-step pocket edits on a GPU, {dtype} against float32, the lowest of {count}"
-        rows.append(Row(f"gpu.quality.psnr.{dtype}", lowest, "dB", "higher", target, {"what": what, "mean": mean}))
+        what = f"PSNR of {steps}-step pocket edits, {dtype} against float32, the lowest of {count}"
+        rows.append(Row(f"{prefix}.psnr.{dtype}", lowest, "dB", "higher", target, {"what": what, "mean": mean}))
         watch(done + 1, len(_PSNR_TARGETS))
     if bench.quick:
         return rows
-    return [*rows, *points_lost(openings, Path(exact_editor.model_path), "gpu.quality", bench)]
+    return [*rows, *points_lost(openings, Path(exact_editor.model_path), prefix, bench)]
