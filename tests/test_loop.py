@@ -118,7 +118,7 @@ def test_a_picture_may_come_when_its_edit_has_left(loop, make_edit):
     keys = loop.add([make_edit(steps=2, seed=1), make_edit(steps=2, seed=2)])
     for _ in range(2):
         loop.step()
-    wanted = [loop.backend.finish(key) for key in keys]
+    wanted = [loop.backend.finishing(key)() for key in keys]
     coming = [loop.finishing(key) for key in keys]
     assert not loop.backend._edits
     for picture, other in zip(coming, wanted, strict=True):

@@ -103,11 +103,9 @@ class Backend(Protocol):
     def preview(self, edit: int) -> np.ndarray:
         """The present prediction of the finished picture, [H, W, 3] uint8. After at least one step."""
 
-    def finish(self, edit: int) -> np.ndarray:
-        """Decodes the latents, [H, W, 3] uint8. The edit stays until `drop`."""
-
     def finishing(self, edit: int) -> Callable[[], np.ndarray]:
-        """Begins `finish`, and returns what waits for the picture; the edit may be dropped meanwhile."""
+        """Begins to decode the latents, and returns what waits for the picture, [H, W, 3] uint8. The edit stays until
+        `drop`, which may come before the picture."""
 
     def latents(self, edit: int) -> np.ndarray:
         """The present latents, [C, H/f, W/f] float32."""

@@ -156,11 +156,8 @@ class BundleBackend:
     def preview(self, edit: int) -> np.ndarray:
         return self._decode(self._edits[edit].history[0])
 
-    def finish(self, edit: int) -> np.ndarray:
-        return self._decode(self._edits[edit].x)
-
     def finishing(self, edit: int) -> Callable[[], np.ndarray]:
-        picture = self.finish(edit)
+        picture = self._decode(self._edits[edit].x)
         return lambda: picture
 
     def latents(self, edit: int) -> np.ndarray:

@@ -172,9 +172,6 @@ class TorchBackend:
     def preview(self, edit: int) -> np.ndarray:
         return self._decode(self._edits[edit].history[0])()
 
-    def finish(self, edit: int) -> np.ndarray:
-        return self.finishing(edit)()
-
     @on_its_device
     def finishing(self, edit: int) -> Callable[[], np.ndarray]:
         return self._decode(self._edits[edit].x)

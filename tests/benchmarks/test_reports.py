@@ -88,7 +88,17 @@ def stages():
     ]
 
 
+def gpu_breakdown():
+    seconds = {"ours": {"attention": 0.001, "convolutions": 0.003}, "diffusers": {"attention": 0.0015, "others": 0.002}}
+    return [
+        Row(f"gpu.breakdown.{engine}.{kind}", value, "s", "lower", None, {"what": kind})
+        for engine, kinds in seconds.items()
+        for kind, value in kinds.items()
+    ]
+
+
 ROWS = {
+    "gpu-breakdown": gpu_breakdown(),
     "cpu-breakdown": breakdown(),
     "cpu-serving": load(),
     "cpu-stages": stages(),

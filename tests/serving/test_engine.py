@@ -170,7 +170,7 @@ def test_an_edit_that_fails_takes_the_rest_of_its_request_out_of_the_queue(engin
     def failing(key):
         raise RuntimeError("no memory for a picture")
 
-    monkeypatch.setattr(engine.editor.backend, "finish", failing)
+    monkeypatch.setattr(engine.editor.backend, "finishing", failing)
     ticket = engine.submit([request_of(num_images=4)])  # two fly, two wait
     with pytest.raises(EngineFailure):
         ticket.result(20)
