@@ -1,8 +1,7 @@
 """Attention in Triton, and the kernel that `paired_attention` shares.
 
 Lineage: flash attention (Dao et al. 2022). A head dim is padded to a power of two, on the chip alone. Two tiles side
-by side (40 = 32 + 16) were tried: on an H100 no faster (299 against 292 microseconds at N = 4096), and wrongly compiled
-by Triton 3.6 there.
+by side (40 = 32 + 16) were tried: no faster on an H100, and wrongly compiled by Triton 3.6 there.
 
 The two numbers, Stable Diffusion 1.5 at 512x512, three rows, 8 heads, bfloat16. Self-attention of N tokens: 4 N^2 d
 FLOPs a head. N = 4096, d = 40: 64 GFLOP (103 padded to 64), 0.4 G exponentials, 31 MB. At an H100's 989 TFLOP/s, 3.9 T

@@ -11,8 +11,8 @@ more from L2, and written. Stable Diffusion 1.5's largest at 512x512, three rows
 channel and slab; only it has fewer programs than an H100 has multiprocessors, one a group.
 The slabs depend on the shape only, so a sample's bits do not depend on its batch.
 
-A kernel of two launches in CUDA C++, whose CTAs merged the slabs again before they normalised, was two to twenty times
-slower at every one of these shapes on an H200.
+Two launches in CUDA C++, whose CTAs merged the slabs again before they normalised, took more than twice as long at
+every shape that was tried on an H200.
 """
 
 from __future__ import annotations
