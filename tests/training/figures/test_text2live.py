@@ -100,12 +100,17 @@ def test_views_are_the_picture_and_cuts_of_it(draw):
     assert views.min() >= -1e-6 and views.max() <= 1 + 1e-6
 
 
-def test_an_edit_comes_nearer_to_its_text_and_a_seed_gives_it_again(clip, clip_folder, draw):
-    picture, scorer = draw(5), ClipScorer(clip_folder)
-    training = Training(steps=25, views=2, width=8, levels=2)
-    edited, again = (text2live(clip, picture, CAPTIONS, 3, training) for _ in range(2))
+def test_a_seed_gives_its_edit_again(clip, draw):
+    training = Training(steps=5, views=2, width=8, levels=2)
+    edited, again, other = (text2live(clip, draw(5), CAPTIONS, seed, training) for seed in (3, 3, 4))
     np.testing.assert_array_equal(edited, again)
-    assert not np.array_equal(edited, text2live(clip, picture, CAPTIONS, 4, training))
-    untrained = text2live(clip, picture, CAPTIONS, 3, Training(steps=0, views=2, width=8, levels=2))
-    (first, last) = (scorer.score(CAPTIONS, [picture], [result])[0] for result in (untrained, edited))
-    assert last.direction > first.direction + 0.05 and last.text_image_1 > first.text_image_1
+    assert not np.array_equal(edited, other)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_edit_comes_nearer_to_its_text(clip, clip_folder, draw, seed):
+    picture, scorer = draw(5), ClipScorer(clip_folder)
+    edited = text2live(clip, picture, CAPTIONS, seed, Training(steps=60, views=2, width=8, levels=2))
+    before, after = scorer.score(CAPTIONS, [picture, picture], [picture, edited])
+    assert after.text_image_1 > before.text_image_1
+    assert after.direction > 0.4  # A change of no relation to the texts has 0.
