@@ -47,7 +47,7 @@ _STUDENT = "4-step edit of one row a step, as of a distilled model, SD1.5 size, 
 
 
 def measure_step(bench: Bench) -> list[Row]:
-    """Ours with and without CUDA graph and with 8-bit linear layers; diffusers in its default layout and another."""
+    """Ours with and without CUDA graph and with 8-bit layers; diffusers in its default layout and another."""
     case, pipe = case_of(bench), pipeline_of(bench)
     channels_last = copy.deepcopy(pipe.unet).to(memory_format=torch.channels_last)
     graph_step = our_step(pipe, case, "bfloat16")
@@ -83,7 +83,7 @@ def measure_step(bench: Bench) -> list[Row]:
         *share_of_ceiling("gpu.sd15.step", graph, gflop, case.device, torch.bfloat16, bench.quick),
         *(
             _seconds(
-                f"gpu.sd15.step.{kind}.time", f"{STEP}: ours, CUDA graph, {kind} linear layers", timings[kind], goal
+                f"gpu.sd15.step.{kind}.time", f"{STEP}: ours, CUDA graph, 8-bit layers in {kind}", timings[kind], goal
             )
             for kind, goal in (("fp8", 0.0045), ("int8", None))
             if kind in timings

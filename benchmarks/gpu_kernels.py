@@ -5,7 +5,7 @@ Against eager PyTorch, a copy of as many bytes, and the guided step in CUDA C++ 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from .comparisons import against
 from .device_time import on_device
 from .kernels import Contest, contest_rows, copy_of, group_norm_contest, guided_step_contest
 from .results import Row
-from .timing import Work, interleave
+from .timing import Timing, Work, interleave
 
 _ROUNDS = 30
 _DTYPE = torch.bfloat16
@@ -54,6 +54,8 @@ def measure(bench: Bench) -> list[Row]:
                     bench, f"layer_norm.{rows}x{channels}x{side}", _layer_norm(device, rows, channels, side), memory
                 )
                 found += _products(bench, device, rows, channels, side)
+            for channels, side in levels:
+                found += _convolutions(bench, device, rows, channels, side)
     return found
 
 
@@ -105,6 +107,35 @@ def _products(bench: Bench, device: torch.device, rows: int, channels: int, side
             contenders[kind] = _quantized(x, weight, bias, dtype)
     gflop = 2 * tokens * channels * 2 * inner / 1e9
     what = f"GEGLU, {tokens} tokens, {channels} -> 2 x {inner}, {_DTYPE}"
+    name = f"gpu.kernels.geglu.{rows}x{channels}x{side}"
+    timings, detail = _timed(bench, device, what, gflop, contenders)
+    row = against(f"{name}.vs_eager", f"{what}, against eager PyTorch", timings["ours"], timings["eager"], detail)
+    return [row, *_eights(name, what, timings, timings["ours"], detail)]
+
+
+def _convolutions(bench: Bench, device: torch.device, rows: int, channels: int, side: int) -> list[Row]:
+    """8-bit convolutions with bias and residual against cuDNN's in bfloat16, which leaves both to other passes."""
+    x, residual = (
+        torch.randn(rows, channels, side, side, device=device).to(_DTYPE).to(memory_format=torch.channels_last)
+        for _ in range(2)
+    )
+    weight = torch.randn(channels, channels, 3, 3, device=device).to(_DTYPE).to(memory_format=torch.channels_last)
+    bias = torch.randn(channels, device=device).to(_DTYPE)
+    contenders: dict[str, Work] = {"library": lambda: F.conv2d(x, weight, bias, padding=1) + residual}
+    for kind, dtype in KINDS.items():
+        if runs_on(device, kind):
+            contenders[kind] = _quantized_conv(x, weight, bias, residual, dtype)
+    gflop = 2 * rows * side * side * 9 * channels * channels / 1e9
+    what = f"convolution, {rows} x {channels} x {side} x {side}, 3x3, {_DTYPE}, bias and residual"
+    name = f"gpu.kernels.conv2d.{rows}x{channels}x{side}"
+    timings, detail = _timed(bench, device, what, gflop, contenders)
+    return _eights(name, what, timings, timings["library"], detail)
+
+
+def _timed(
+    bench: Bench, device: torch.device, what: str, gflop: float, contenders: Mapping[str, Work]
+) -> tuple[dict[str, Timing], dict[str, Any]]:
+    """The times of what takes so many GFLOP, and the detail of their rows."""
     timings = interleave(
         {name: on_device(work, device) for name, work in contenders.items()},
         bench.rounds(_ROUNDS),
@@ -114,14 +145,15 @@ def _products(bench: Bench, device: torch.device, rows: int, channels: int, side
     detail: dict[str, Any] = {"gflop": gflop, "ceiling": matmul_ceiling(device, _DTYPE, bench.quick)}
     detail["gflops"] = {name: gflop / timing.spread.p50 for name, timing in timings.items()}
     detail["seconds"] = {name: timing.as_json() for name, timing in timings.items()}
-    name = f"gpu.kernels.geglu.{rows}x{channels}x{side}"
-    eights = [kind for kind in timings if kind in KINDS]
+    return timings, detail
+
+
+def _eights(name: str, what: str, timings: Mapping[str, Timing], plain: Timing, detail: Mapping[str, Any]) -> list[Row]:
+    """A row for each 8-bit kind among the contenders."""
     return [
-        against(f"{name}.vs_eager", f"{what}, against eager PyTorch", timings["ours"], timings["eager"], detail),
-        *(
-            against(f"{name}.{kind}_vs_bf16", f"{what}, in {kind} against ours", timings[kind], timings["ours"], detail)
-            for kind in eights
-        ),
+        against(f"{name}.{kind}_vs_bf16", f"{what}, in {kind} against bfloat16", timings[kind], plain, dict(detail))
+        for kind in timings
+        if kind in KINDS
     ]
 
 
@@ -129,3 +161,12 @@ def _quantized(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> W
     """The product of rows that a norm has left in 8 bits."""
     rows, columns = kernels.quantize_rows(x, dtype), kernels.quantize_rows(weight, dtype)
     return lambda: kernels.quantized_linear(*rows, *columns, bias, _DTYPE, gated=True)
+
+
+def _quantized_conv(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, dtype: torch.dtype) -> Work:
+    """The convolution of a picture that a norm has left in 8 bits."""
+    pictures, _ = kernels.quantize_rows(x.permute(0, 2, 3, 1).contiguous(), dtype)
+    taps = weight.permute(0, 2, 3, 1).contiguous()
+    values, scale = kernels.quantize_rows(taps.flatten(1), dtype)
+    eight, filters = pictures.permute(0, 3, 1, 2), values.view(taps.shape)
+    return lambda: kernels.quantized_conv2d(eight, filters, scale, _DTYPE, bias, residual)

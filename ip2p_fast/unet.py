@@ -75,6 +75,8 @@ class UNet(nn.Module):
                 module.fuse_projections(values_apart=shares_maps)
             elif isinstance(module, Transformer):
                 module.fuse_projections()
+            elif isinstance(module, ResnetBlock) and fuse:
+                module.fuse_biases()
         if fuse:
             unet.fuse_time_projections()
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from PyTorch's stubs
@@ -248,11 +250,23 @@ class ResnetBlock(nn.Module):
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
+    def fuse_biases(self) -> None:
+        """Moves biases into those of layers whose results are added: on a GPU a convolution's is a pass of its own."""
+        _move_bias(self.conv1, self.time_emb_proj)
+        if self.conv_shortcut is not None:
+            _move_bias(self.conv2, self.conv_shortcut)
+
     def forward(self, x: Tensor, shift: Tensor) -> Tensor:
         """x [R, in, H, W]; shift [R, out], the projection of the time embedding -> [R, out, H, W]"""
         h = self.conv1(self.norm1(x, silu=True))
         h = self.norm2(h, silu=True, shift=shift)
         return self.conv2(h, x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+def _move_bias(layer: Conv2d, to: Linear | Conv2d) -> None:
+    assert layer.bias is not None and to.bias is not None
+    to.bias = nn.Parameter((to.bias + layer.bias).detach(), requires_grad=False)
+    layer.bias = None
 
 
 def _of_ends(items: Sequence[Any], first: int, last: int) -> list[Any]:

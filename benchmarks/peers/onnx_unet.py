@@ -28,7 +28,7 @@ def write(model: str, folder: Path) -> None:
         torch.onnx.export(
             unet,
             (*example_inputs(unet), {"return_dict": False}),
-            folder / FILE,
+            str(folder / FILE),  # of a Path the exporter takes none of the weights out that exceed protobuf's 2 GB
             input_names=list(INPUTS),
             output_names=[OUTPUT],
             dynamic_axes={INPUTS[0]: sides, INPUTS[2]: {0: "rows"}, OUTPUT: sides},

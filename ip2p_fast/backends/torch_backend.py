@@ -26,7 +26,7 @@ from ..cpu_packing import can_pack, pack
 from ..cpu_threads import cpu_threads
 from ..kernels import guided_step
 from ..layers import replace_group_norms
-from ..quantize import KINDS, quantize_linears
+from ..quantize import KINDS, quantize_unet
 from ..transformer import KeysValues, SharedMaps
 from ..unet import UNet
 from .compiled import CompiledUNet
@@ -50,7 +50,7 @@ def load(model: Any, device: str = "auto", dtype: str = "auto", compile: bool = 
     from .. import checkpoints
 
     chosen = resolve_device(device)
-    kind = dtype if dtype in KINDS else None  # of the linear layers alone; all else computes in auto's dtype
+    kind = dtype if dtype in KINDS else None  # of the layers that quantize.py names; all else computes in auto's dtype
     precision = resolve_dtype("auto" if kind else dtype, chosen)  # a wrong name is refused before gigabytes are read
     if chosen.type == "cpu" and torch.get_num_threads() > cpu_threads():  # never more than a program has set
         torch.set_num_threads(cpu_threads())
@@ -65,7 +65,7 @@ class TorchBackend:
 
     cuda_graph: False runs all of it as it is.
     shares_maps: edits may take attention maps from others (`sharing`).
-    quantize: "int8" or "fp8" for 8-bit linear layers (`quantize.py`), which share no maps.
+    quantize: "int8" or "fp8" for 8-bit layers (`quantize.py`), which share no maps.
     compile: the UNet goes through torch.compile, but for steps that share maps or reuse; by inductor, or another
         backend of torch.compile's by name.
     """
@@ -103,7 +103,7 @@ class TorchBackend:
         )
         self.unet = UNet.load(unet_config, checkpoint.unet_state, shares_maps).to(device=device, dtype=dtype)
         if quantize is not None:
-            quantize_linears(self.unet, quantize)
+            quantize_unet(self.unet, quantize)
         if not self._on_gpu and can_pack(dtype) and not compile:  # a compiler lays weights out itself
             pack(self.unet)
         how = {"backend": compile} if isinstance(compile, str) else {}

@@ -31,6 +31,8 @@ __all__ = [
     "layer_norm",
     "paired_attention",
     "quantize_rows",
+    "quantized_conv2d",
+    "quantized_group_norm_silu",
     "quantized_linear",
     "status",
     "use",
@@ -91,6 +93,53 @@ def group_norm_silu(
         BadInput: shapes, dtypes or devices do not fit together, or C is not a multiple of groups.
     """
     return _call("group_norm_silu", (x, weight, bias, groups, eps, shift, silu))
+
+
+def quantized_group_norm_silu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    scale: Tensor,
+    dtype: torch.dtype,
+    eps: float = 1e-5,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """SiLU(GroupNorm(x + shift)) / scale in 8 bits, for `quantized_conv2d`.
+
+    Args:
+        x, weight, bias, groups, eps, shift: as `group_norm_silu`.
+        scale: [C], float32, above 0: what 1 stands for in each channel.
+        dtype: torch.int8 or torch.float8_e4m3fn.
+    Returns:
+        [N, C, H, W] in `dtype`, channels_last, rounded to nearest even; what exceeds 127 (int8) or 448 (fp8) is cut.
+    Raises:
+        BadInput: shapes, dtypes or devices do not fit together, or C is not a multiple of groups.
+    """
+    return _call("quantized_group_norm_silu", (x, weight, bias, groups, scale, dtype, eps, shift))
+
+
+def quantized_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    dtype: torch.dtype,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """conv2d(x, weight) scale + bias + residual of 8-bit numbers, 3x3, stride 1, zeros around the picture.
+
+    Args:
+        x: [N, C, H, W], int8 or float8_e4m3fn; channels_last as `quantized_group_norm_silu` leaves it.
+        weight: [O, 3, 3, C], of the dtype of x. scale: [O] float32, of an output's sum.
+        dtype: of the result, float32, bfloat16 or float16.
+        bias: [O], or None. residual: [N, O, H, W] in `dtype`, or None.
+    Returns:
+        [N, O, H, W] in `dtype`, channels_last, rounded once.
+    Raises:
+        BadInput: shapes, dtypes or devices do not fit together.
+    """
+    return _call("quantized_conv2d", (x, weight, scale, dtype, bias, residual))
 
 
 def paired_attention(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tensor) -> Tensor:

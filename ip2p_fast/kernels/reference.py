@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ip2p_fast.kernels.schemas import output_format
+from ip2p_fast.kernels.resnet_schemas import TAPS, output_format
 
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
-"""The magnitude that the largest value of a quantized row is brought to."""
+"""The largest magnitude of an 8-bit number: what the largest value of a quantized row is brought to."""
 
 
 def guided_step(
@@ -50,6 +50,37 @@ def group_norm_silu(
     y = torch.group_norm(y, groups, weight.to(wide), bias.to(wide), eps)
     y = F.silu(y) if silu else y
     return y.to(x.dtype).contiguous(memory_format=output_format(x))
+
+
+def quantized_group_norm_silu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    scale: Tensor,
+    dtype: torch.dtype,
+    eps: float = 1e-5,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """See `ip2p_fast.kernels.quantized_group_norm_silu`."""
+    y = group_norm_silu(x.to(_wide(x)), weight, bias, groups, eps, shift) / scale.to(_wide(x))[:, None, None]
+    y = y.clamp(-LARGEST[dtype], LARGEST[dtype])
+    return (y.round() if dtype == torch.int8 else y).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def quantized_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    dtype: torch.dtype,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """See `ip2p_fast.kernels.quantized_conv2d`. The sums are in float32 here, which rounds the largest of int8."""
+    y = F.conv2d(x.float(), weight.float().permute(0, 3, 1, 2), padding=TAPS // 2) * scale[:, None, None]
+    y = y if bias is None else y + bias.float()[:, None, None]
+    y = y if residual is None else y + residual.float()
+    return y.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def paired_attention(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tensor) -> Tensor:

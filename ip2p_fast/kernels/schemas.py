@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ip2p_fast.errors import BadInput
 
-from . import transformer_schemas
+from . import resnet_schemas, transformer_schemas
 
 COEFFICIENTS = ("a", "b0", "b1", "b2", "c", "p", "q")  # the columns of guided_step's coefficients, in order
 
@@ -22,11 +22,8 @@ SCHEMAS = {
         "(Tensor eps, Tensor row_start, Tensor weights, Tensor x, Tensor history, Tensor coefficients, Tensor noise)"
         " -> (Tensor, Tensor)"
     ),
-    "group_norm_silu": (
-        "(Tensor x, Tensor weight, Tensor bias, int groups, float eps=1e-5, Tensor? shift=None, bool silu=True)"
-        " -> Tensor"
-    ),
     "paired_attention": "(Tensor q, Tensor k, Tensor v, Tensor source_of_row) -> Tensor",
+    **resnet_schemas.SCHEMAS,
     **transformer_schemas.SCHEMAS,
 }
 
@@ -36,15 +33,9 @@ def define() -> None:
     for name, schema in SCHEMAS.items():
         torch.library.define(f"ip2p_fast::{name}", schema, tags=torch.Tag.pt2_compliant_tag)
     torch.library.register_fake("ip2p_fast::guided_step", _fake_guided_step)
-    torch.library.register_fake("ip2p_fast::group_norm_silu", _fake_group_norm_silu)
     torch.library.register_fake("ip2p_fast::paired_attention", _fake_paired_attention)
-    for name, fake in transformer_schemas.FAKES.items():
+    for name, fake in {**resnet_schemas.FAKES, **transformer_schemas.FAKES}.items():
         torch.library.register_fake(f"ip2p_fast::{name}", fake)
-
-
-def output_format(x: Tensor) -> torch.memory_format:
-    """The memory format of a kernel's output: that of its input [N, C, H, W], whole or a slice of a larger tensor."""
-    return torch.channels_last if x.stride(1) == 1 and not x.is_contiguous() else torch.contiguous_format
 
 
 def check_guided_step(
@@ -54,38 +45,6 @@ def check_guided_step(
     _check_guided_step_shapes(eps, row_start, weights, x, history, coefficients, noise)
     if row_start.device.type == "cpu" and not torch.compiler.is_compiling():
         _check_row_start(row_start.tolist(), eps.shape[0])
-
-
-def check_group_norm_silu(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    eps: float = 1e-5,
-    shift: Tensor | None = None,
-    silu: bool = True,
-) -> None:
-    """Raise BadInput unless the arguments fit together."""
-    if x.dim() != 4 or not x.is_floating_point():
-        raise BadInput(f"group_norm_silu: x is {x.dtype} {list(x.shape)}; it must be floating-point [N, C, H, W]")
-    images, channels = x.shape[:2]
-    if groups < 1 or channels % groups:
-        raise BadInput(f"group_norm_silu: {channels} channels do not divide into {groups} groups; choose a divisor")
-    if not eps >= 0:
-        raise BadInput(f"group_norm_silu: eps is {eps}; it must be zero or more")
-    for name, tensor, shape in (
-        ("weight", weight, [channels]),
-        ("bias", bias, [channels]),
-        ("shift", shift, [images, channels]),
-    ):
-        if tensor is None:
-            continue
-        if list(tensor.shape) != shape or not tensor.is_floating_point():
-            raise BadInput(
-                f"group_norm_silu: {name} is {tensor.dtype} {list(tensor.shape)}; it must be floating-point {shape}"
-            )
-        if tensor.device != x.device:
-            raise BadInput(f"group_norm_silu: {name} is on {tensor.device}, x on {x.device}; move both to one device")
 
 
 def check_paired_attention(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tensor) -> None:
@@ -101,8 +60,8 @@ def check_paired_attention(q: Tensor, k: Tensor, v: Tensor, source_of_row: Tenso
 
 CHECKS: dict[str, Callable[..., None]] = {
     "guided_step": check_guided_step,
-    "group_norm_silu": check_group_norm_silu,
     "paired_attention": check_paired_attention,
+    **resnet_schemas.CHECKS,
     **transformer_schemas.CHECKS,
 }
 """Operator -> its check, which takes the operator's arguments."""
@@ -170,11 +129,6 @@ def _fake_guided_step(eps, row_start, weights, x, history, coefficients, noise):
         torch.empty_like(x, memory_format=torch.contiguous_format),
         torch.empty_like(history, memory_format=torch.contiguous_format),
     )
-
-
-def _fake_group_norm_silu(x, weight, bias, groups, eps=1e-5, shift=None, silu=True):
-    check_group_norm_silu(x, weight, bias, groups, eps, shift)
-    return torch.empty_like(x, memory_format=output_format(x))
 
 
 def _fake_paired_attention(q, k, v, source_of_row):

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ip2p_fast.errors import BadInput
 
+from .checks import alike, eight_bits, floating, shaped
+
 SCHEMAS = {
     "attention": "(Tensor q, Tensor k, Tensor v) -> Tensor",
     "layer_norm": (
@@ -25,7 +27,6 @@ SCHEMAS = {
         " bool gated=False) -> Tensor"
     ),
 }
-EIGHT_BITS = (torch.int8, torch.float8_e4m3fn)
 
 
 def check_attention(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -37,9 +38,9 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise BadInput(f"attention: k has shape {list(k.shape)}; q asks for [{rows}, {heads}, M >= 1, {dim}]")
     if v.dim() != 4 or v.shape[:3] != k.shape[:3]:
         raise BadInput(f"attention: v has shape {list(v.shape)}; k asks for [{rows}, {heads}, {k.shape[2]}, any]")
-    _floating("attention", "v", v)
+    floating("attention", "v", v)
     for name, tensor in (("q", q), ("k", k)):
-        _alike("attention", name, tensor, "v", v)
+        alike("attention", name, tensor, "v", v)
 
 
 def check_layer_norm(
@@ -51,37 +52,37 @@ def check_layer_norm(
     quantize: torch.dtype | None = None,
 ) -> None:
     """Raise BadInput unless the arguments fit together."""
-    _floating("layer_norm", "x", x)
+    floating("layer_norm", "x", x)
     if x.dim() < 1 or x.shape[-1] < 1:
         raise BadInput(f"layer_norm: x has shape {list(x.shape)}; it must be [..., C >= 1]")
     if not eps >= 0:
         raise BadInput(f"layer_norm: eps is {eps}; it must be zero or more")
     for name, tensor in (("weight", weight), ("bias", bias)):
-        _shaped("layer_norm", name, tensor, x.shape[-1:], x)
-        _floating("layer_norm", name, tensor)
+        shaped("layer_norm", name, tensor, x.shape[-1:], x)
+        floating("layer_norm", name, tensor)
     if residual is not None:
-        _shaped("layer_norm", "residual", residual, x.shape, x)
-        _alike("layer_norm", "residual", residual, "x", x)
+        shaped("layer_norm", "residual", residual, x.shape, x)
+        alike("layer_norm", "residual", residual, "x", x)
     if quantize is not None:
-        _eight_bits("layer_norm", "quantize", quantize)
+        eight_bits("layer_norm", "quantize", quantize)
 
 
 def check_geglu(x: Tensor, weight: Tensor, bias: Tensor) -> None:
     """Raise BadInput unless the arguments fit together."""
-    _floating("geglu", "x", x)
+    floating("geglu", "x", x)
     if weight.dim() != 2 or x.dim() < 1 or weight.shape[1] != x.shape[-1] or weight.shape[0] % 2:
         raise BadInput(f"geglu: weight is {list(weight.shape)}; x {list(x.shape)} asks for [2 N, {_last(x)}]")
-    _shaped("geglu", "bias", bias, weight.shape[:1], x)
+    shaped("geglu", "bias", bias, weight.shape[:1], x)
     for name, tensor in (("weight", weight), ("bias", bias)):
-        _alike("geglu", name, tensor, "x", x)
+        alike("geglu", name, tensor, "x", x)
 
 
 def check_quantize_rows(x: Tensor, dtype: torch.dtype) -> None:
     """Raise BadInput unless the arguments fit together."""
-    _floating("quantize_rows", "x", x)
+    floating("quantize_rows", "x", x)
     if x.dim() < 1 or x.shape[-1] < 1:
         raise BadInput(f"quantize_rows: x has shape {list(x.shape)}; it must be [..., C >= 1]")
-    _eight_bits("quantize_rows", "dtype", dtype)
+    eight_bits("quantize_rows", "dtype", dtype)
 
 
 def check_quantized_linear(
@@ -95,7 +96,7 @@ def check_quantized_linear(
 ) -> None:
     """Raise BadInput unless the arguments fit together."""
     name = "quantized_linear"
-    _eight_bits(name, "x", x.dtype)
+    eight_bits(name, "x", x.dtype)
     if weight.dtype != x.dtype:
         raise BadInput(f"{name}: weight is {weight.dtype}, x is {x.dtype}; they must be the same")
     if weight.dim() != 2 or x.dim() < 1 or weight.shape[1] != x.shape[-1] or (gated and weight.shape[0] % 2):
@@ -105,17 +106,17 @@ def check_quantized_linear(
         )
     if not dtype.is_floating_point or dtype.itemsize < 2:
         raise BadInput(f"{name}: dtype is {dtype}; the result must be float32, bfloat16 or float16")
-    _shaped(name, "weight", weight, weight.shape, x)
+    shaped(name, "weight", weight, weight.shape, x)
     for scale_name, scale, shape in (
         ("x_scale", x_scale, x.shape[:-1]),
         ("weight_scale", weight_scale, weight.shape[:1]),
     ):
-        _shaped(name, scale_name, scale, shape, x)
+        shaped(name, scale_name, scale, shape, x)
         if scale.dtype != torch.float32:
             raise BadInput(f"{name}: {scale_name} is {scale.dtype}; it must be float32")
     if bias is not None:
-        _shaped(name, "bias", bias, weight.shape[:1], x)
-        _floating(name, "bias", bias)
+        shaped(name, "bias", bias, weight.shape[:1], x)
+        floating(name, "bias", bias)
 
 
 CHECKS: dict[str, Callable[..., None]] = {
@@ -161,32 +162,6 @@ FAKES: dict[str, Callable[..., object]] = {
     "quantize_rows": _fake_quantize_rows,
     "quantized_linear": _fake_quantized_linear,
 }
-
-
-def _floating(operator: str, name: str, tensor: Tensor) -> None:
-    if not tensor.is_floating_point() or tensor.dtype.itemsize < 2:
-        raise BadInput(f"{operator}: {name} is {tensor.dtype}; it must be float32, bfloat16 or float16")
-
-
-def _alike(operator: str, name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    if tensor.dtype != other.dtype:
-        raise BadInput(f"{operator}: {name} is {tensor.dtype}, {other_name} is {other.dtype}; they must be the same")
-    if tensor.device != other.device:
-        raise BadInput(
-            f"{operator}: {name} is on {tensor.device}, {other_name} on {other.device}; move both to one device"
-        )
-
-
-def _shaped(operator: str, name: str, tensor: Tensor, shape: torch.Size, x: Tensor) -> None:
-    if tensor.shape != shape:
-        raise BadInput(f"{operator}: {name} has shape {list(tensor.shape)}; x asks for {list(shape)}")
-    if tensor.device != x.device:
-        raise BadInput(f"{operator}: {name} is on {tensor.device}, x on {x.device}; move both to one device")
-
-
-def _eight_bits(operator: str, name: str, dtype: torch.dtype) -> None:
-    if dtype not in EIGHT_BITS:
-        raise BadInput(f"{operator}: {name} is {dtype}; it must be torch.int8 or torch.float8_e4m3fn")
 
 
 def _last(x: Tensor) -> int | str:

@@ -15,6 +15,7 @@ from kernel_cases import (
     check_step,
     check_zeros_hide_what_they_multiply,
 )
+from resnet_cases import CONVOLUTIONS, QUANTIZED_NORMS, check_quantized_conv2d, check_quantized_norm
 from transformer_cases import (
     ATTENTIONS,
     FP8,
@@ -68,6 +69,16 @@ def test_group_norm_silu(implementation, case):
 
 def test_a_large_mean_costs_no_digits(implementation):
     check_large_mean(implementation("group_norm_silu"), "cuda")
+
+
+@pytest.mark.parametrize("case", [case for case in QUANTIZED_NORMS if e4m3_runs(case.kind)], ids=str)
+def test_quantized_group_norm_silu(implementation, case):
+    check_quantized_norm(implementation("quantized_group_norm_silu"), case, "cuda")
+
+
+@pytest.mark.parametrize("case", [case for case in CONVOLUTIONS if e4m3_runs(case.kind)], ids=str)
+def test_quantized_conv2d(implementation, case):
+    check_quantized_conv2d(implementation("quantized_conv2d"), case, "cuda")
 
 
 @pytest.mark.parametrize("case", PAIRED, ids=str)

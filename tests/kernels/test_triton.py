@@ -20,6 +20,7 @@ from ip2p_fast.kernels.triton_kernels import (  # noqa: E402
     guided_step,
     layer_norm,
     matmul,
+    quantized_conv2d,
 )
 
 FLOATS = ("x", "history", "coefficients", "noise", "weights", "partial", "affine", "weight", "bias", "x_next")
@@ -34,7 +35,16 @@ KERNELS = {
         {"SLAB_PIXELS": 16, "BLOCK_SLABS": 32, "BLOCK_CHANNELS": 64, "HAS_SHIFT": True},
     ),
     "gate": (geglu.gate_kernel, {"both": "*bf16", "out": "*bf16"}, {"BLOCK": geglu.BLOCK}),
-    "normalise": (group_norm_silu.normalise_kernel, {"x": "*bf16", "y": "*bf16"}, {**NORM_BLOCKS, "SILU": True}),
+    "normalise": (
+        group_norm_silu.normalise_kernel,
+        {"x": "*bf16", "y": "*bf16"},
+        {**NORM_BLOCKS, "SILU": True, "LARGEST": 0.0, "ROUND": False, "step": None},
+    ),
+    "normalise, int8": (
+        group_norm_silu.normalise_kernel,
+        {"x": "*bf16", "y": "*i8", "step": "*fp32"},
+        {**NORM_BLOCKS, "SILU": True, "LARGEST": 127.0, "ROUND": True},
+    ),
 }
 
 
@@ -115,6 +125,31 @@ def test_products_compile_without_spills(dtype, gated, capability):
 
 
 PRODUCTS = [(tokens * rows, width) for tokens, width in ((4096, 320), (1024, 640), (64, 1280)) for rows in (1, 3)]
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("dtype", EIGHT_BITS, ids=str)
+def test_convolutions_compile_without_spills(dtype, capability):
+    if capability < 89 and dtype == torch.float8_e4m3fn:
+        pytest.skip("this chip multiplies no e4m3")
+    operand = EIGHT_BITS[dtype]
+    types = {"x": operand, "weight": operand} | dict.fromkeys(("bias", "residual", "out"), "*bf16")
+    shapes = [(side * side * rows, width, depth) for side, width, depth in CONVOLUTIONS for rows in (1, 3)]
+    for tiles in {quantized_conv2d.tiles(*shape) for shape in shapes}:
+        shared, resources = compiled(
+            quantized_conv2d.conv_kernel,
+            types | {"scale": "*fp32"},
+            quantized_conv2d.constants(tiles, tiles.depth, dtype, has_bias=True, has_residual=True),
+            capability,
+            aligned=("x", "weight", "bias", "residual", "out", "columns", "channels"),
+            num_warps=tiles.warps,
+            num_stages=3,
+        )
+        assert shared <= 160 * 1024 and resources["STACK"] == 0, tiles
+
+
+# pixels a side, and channels written and read
+CONVOLUTIONS = [(64, 320, 320), (64, 320, 960), (32, 640, 1920), (16, 1280, 2560), (8, 1280, 1280), (8, 100, 100)]
 
 
 @pytest.mark.parametrize("capability", [80, 90, 100])

@@ -17,6 +17,7 @@ from kernel_cases import (
     check_step,
     check_zeros_hide_what_they_multiply,
 )
+from resnet_cases import CONVOLUTIONS, QUANTIZED_NORMS, check_quantized_conv2d, check_quantized_norm
 from transformer_cases import (
     ATTENTIONS,
     FP8,
@@ -38,6 +39,8 @@ from ip2p_fast.kernels.triton_kernels.guided_step import guided_step
 from ip2p_fast.kernels.triton_kernels.layer_norm import layer_norm
 from ip2p_fast.kernels.triton_kernels.paired_attention import paired_attention
 from ip2p_fast.kernels.triton_kernels.quantize_rows import quantize_rows
+from ip2p_fast.kernels.triton_kernels.quantized_conv2d import quantized_conv2d
+from ip2p_fast.kernels.triton_kernels.quantized_group_norm_silu import quantized_group_norm_silu
 from ip2p_fast.kernels.triton_kernels.quantized_linear import quantized_linear
 
 warnings.filterwarnings("ignore", "overflow encountered in exp")  # e^-y of a very negative y: y / inf = 0 is meant
@@ -108,3 +111,13 @@ def test_quantize_rows():
     # e4m3 stores are left to the GPU too: the interpreter rounds ties up and small values to zero
     x = torch.randn(70, 40)
     check_rows(*quantize_rows(x, INT8), x.double(), INT8)
+
+
+@pytest.mark.parametrize("case", [case for case in QUANTIZED_NORMS if case.kind != FP8], ids=str)
+def test_quantized_group_norm_silu(case):
+    check_quantized_norm(quantized_group_norm_silu, case)
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_quantized_conv2d(case):
+    check_quantized_conv2d(quantized_conv2d, case)

@@ -22,7 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ip2p_fast.kernels.schemas import output_format
+from ip2p_fast.kernels.reference import LARGEST
+from ip2p_fast.kernels.resnet_schemas import output_format
 
 MULTIPROCESSORS = 132  # an H100's
 
@@ -37,13 +38,29 @@ def group_norm_silu(
     silu: bool = True,
 ) -> Tensor:
     """See `ip2p_fast.kernels.group_norm_silu`."""
+    y = torch.empty_like(x, memory_format=output_format(x))
+    launch(x, weight, bias, groups, eps, shift, silu, y)
+    return y
+
+
+def launch(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    shift: Tensor | None,
+    silu: bool,
+    y: Tensor,
+    step: Tensor | None = None,
+) -> None:
+    """Fills `y`, of the shape of x; of an 8-bit dtype with the results divided by `step` [C]."""
     images, channels, height, width = x.shape
     pixels = height * width
-    x = x.contiguous(memory_format=output_format(x))
-    y = torch.empty_like(x)
+    x = x.contiguous(memory_format=output_format(y))
     if x.numel() == 0:
-        return y
-    planar = output_format(x) == torch.contiguous_format
+        return
+    planar = output_format(y) == torch.contiguous_format
     channel_stride, pixel_stride = (pixels, 1) if planar else (1, channels)
     block_pixels, block_channels = block(channels, pixels, planar)
     slabs = triton.cdiv(pixels, block_pixels)
@@ -71,9 +88,21 @@ def group_norm_silu(
         HAS_SHIFT=shift is not None,
     )
     normalise_kernel[grid](
-        x, affine, bias.contiguous(), y, images, channels, pixels, channel_stride, pixel_stride, SILU=silu, **size
+        x,
+        affine,
+        bias.contiguous(),
+        step if step is None else step.contiguous(),
+        y,
+        images,
+        channels,
+        pixels,
+        channel_stride,
+        pixel_stride,
+        SILU=silu,
+        LARGEST=0.0 if step is None else LARGEST[y.dtype],
+        ROUND=y.dtype == torch.int8,
+        **size,
     )
-    return y
 
 
 def block(channels: int, pixels: int, planar: bool) -> tuple[int, int]:
@@ -181,6 +210,7 @@ def normalise_kernel(
     x,  # [N, C, pixels], by strides
     affine,  # [2, N, C]
     bias,  # [C]
+    step,  # [C], where LARGEST is not 0
     y,  # as x
     images,
     channels,
@@ -188,6 +218,8 @@ def normalise_kernel(
     channel_stride,
     pixel_stride,
     SILU: tl.constexpr,
+    LARGEST: tl.constexpr,  # of the 8-bit numbers of y, or 0: not quantized
+    ROUND: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
@@ -205,4 +237,9 @@ def normalise_kernel(
     value = (value - centre) * scale + added
     if SILU:
         value = value / (1.0 + tl.exp(-value))
+    if LARGEST > 0:
+        value = value / tl.load(step + channel, mask=present, other=1.0)
+        value = tl.minimum(tl.maximum(value, -LARGEST), LARGEST)
+        if ROUND:
+            value = (value + 12582912.0) - 12582912.0  # as in layer_norm.py
     tl.store(y + offset, value.to(y.dtype.element_ty), mask=inside)

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_MULTIPROCESSORS = 132  # an H100's
+MULTIPROCESSORS = 132  # an H100's
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def tiles(rows: int, columns: int, item_bytes: int, gated: bool) -> Tiles:
     """Tensor-core tiles: large ones where they still give every multiprocessor one, with no idle last column."""
     width = 64 if gated or columns % 128 else 128  # of two results, where gated
     depth = max(16, 128 // item_bytes)  # one line of shared memory
-    if triton.cdiv(rows, 128) * triton.cdiv(columns, width) >= _MULTIPROCESSORS:
+    if triton.cdiv(rows, 128) * triton.cdiv(columns, width) >= MULTIPROCESSORS:
         return Tiles(128, width, depth, 8 if width == 128 or gated or item_bytes == 1 else 4)
     return Tiles(64, min(width, 64), depth, 4)
 
@@ -101,13 +101,7 @@ def matmul_kernel(
     HAS_BIAS: tl.constexpr,
     GATED: tl.constexpr,
 ):
-    # eight blocks of rows go through all columns together: their rows of x stay in L2
-    down, across = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
-    group = tl.program_id(0) // (8 * across)
-    tall = tl.minimum(down - group * 8, 8)
-    first_row = (group * 8 + tl.program_id(0) % (8 * across) % tall) * BLOCK_ROWS
-    first_column = (tl.program_id(0) % (8 * across) // tall) * BLOCK_COLUMNS
-
+    first_row, first_column = block_of(tl.program_id(0), rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
     row = first_row + tl.arange(0, BLOCK_ROWS)
     column = first_column + tl.arange(0, BLOCK_COLUMNS)
     deep = tl.arange(0, BLOCK_DEPTH)
@@ -138,6 +132,17 @@ def matmul_kernel(
 
 
 @triton.jit
+def block_of(program, rows, columns, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
+    """First row and column of a program's block"""
+    # eight blocks of rows go through all columns together: their rows of x stay in L2
+    down, across = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
+    group = program // (8 * across)
+    tall = tl.minimum(down - group * 8, 8)
+    first_row = (group * 8 + program % (8 * across) % tall) * BLOCK_ROWS
+    return first_row, (program % (8 * across) // tall) * BLOCK_COLUMNS
+
+
+@triton.jit
 def load(places, deep, left, WHOLE: tl.constexpr):
     if WHOLE:
         return tl.load(places)
@@ -152,7 +157,8 @@ def gelu(value):
 @triton.jit
 def product(values, weights, so_far, KIND: tl.constexpr):
     # Hopper sums 8-bit floats in some 14 bits (DeepSeek-V3, section 3.3.2): after 128 of them float32 goes on
-    return tl.dot(values, weights, so_far, input_precision="ieee", max_num_imprecise_acc=128, out_dtype=KIND)
+    SUMMED: tl.constexpr = 128 if values.shape[1] > 128 else values.shape[1]
+    return tl.dot(values, weights, so_far, input_precision="ieee", max_num_imprecise_acc=SUMMED, out_dtype=KIND)
 
 
 @triton.jit
