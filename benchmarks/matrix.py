@@ -74,11 +74,12 @@ def measure_matrix(bench: Bench, asked: Asked) -> list[Row]:
         entered = _prepared([one for one in listed if one.title not in not_run], job, bench, not_run)
         matrix = Matrix(model, job, bench, not_run)
         until = time.monotonic() + 60 * asked.minutes
-        firsts = matrix.firsts(entered)
+        opening = Cell(model.sizes[0], 1, asked.steps[0])
+        firsts = matrix.firsts(entered, opening)
         if REFERENCE not in firsts:
             raise BadInput(f"ours did not edit: {not_run[listed[0].title]}")
         running = {one.key: one for one in entered if one.key in firsts}
-        rows = matrix.costs(running, firsts)
+        rows = matrix.costs(running, firsts, opening)
         cells = by_importance(model.sizes, asked.batches, asked.steps)
         rows += matrix.speeds(running, firsts, cells[:1] if bench.quick else cells, until)
     told = "; ".join(f"{what}: {why}" for what, why in not_run.items()) or "nothing"
@@ -97,9 +98,9 @@ class Matrix:
         self.name = f"{'gpu' if job.device == 'cuda' else 'cpu'}.matrix.{model.name}"
         self._counted: dict[tuple[int, int], float] = {}
 
-    def firsts(self, entered: list[Contestant]) -> dict[str, FirstEdit]:
-        """The first edit of each, in a process of its own, at the first size. One that fails takes no further part."""
-        settings = self._settings(Cell(self.model.sizes[0], 1, 20))
+    def firsts(self, entered: list[Contestant], cell: Cell) -> dict[str, FirstEdit]:
+        """The first edit of each, in a process of its own. One that fails takes no further part."""
+        settings = self._settings(cell)
         found = {}
         for one in entered:
             self.bench.watching(f"first edit: {one.title}")
@@ -109,15 +110,15 @@ class Matrix:
                 self.not_run[one.title] = _said(error)
         return found
 
-    def costs(self, running: Mapping[str, Contestant], firsts: Mapping[str, FirstEdit]) -> list[Row]:
+    def costs(self, running: Mapping[str, Contestant], firsts: Mapping[str, FirstEdit], cell: Cell) -> list[Row]:
         """First edit, what of it compiles, and peak memory of each."""
-        size, rows = self.model.sizes[0], []
+        edit, rows = f"{cell.size}x{cell.size}, {cell.steps} steps", []
         for key, one in running.items():
             first = firsts[key]
             for figure, value, unit, what in (
-                ("first_edit", first.load + first.first, "s", f"load and first edit, {size}x{size}"),
+                ("first_edit", first.load + first.first, "s", f"load and first edit, {edit}"),
                 ("compile", max(0.0, first.first - first.second), "s", "of it compilation and warm-up"),
-                ("memory", first.peak_gb, "GB", f"peak memory of two edits, {size}x{size}, loading included"),
+                ("memory", first.peak_gb, "GB", f"peak memory of two edits, {edit}, loading included"),
             ):
                 detail = {"what": f"{self.model.name}, {one.title}: {what}", "title": one.title, **asdict(first)}
                 rows.append(Row(f"{self.name}.{figure}.{key}", value, unit, "lower", None, detail))
