@@ -62,7 +62,8 @@ class UNet(nn.Module):
         """A UNet from a diffusers config and state dict; the tensors are taken over, not copied.
 
         shares_maps: `forward` will be given `SharedMaps`, and must be; otherwise it must not.
-        fuse: put layers that read the same input into one; an exported graph keeps the checkpoint's own tensors.
+        fuse: put layers that read the same input into one, and biases together that are added to the same results; an
+            exported graph keeps the checkpoint's own tensors.
 
         Raises ModelError naming tensors that are missing, left over or of another shape.
         """
