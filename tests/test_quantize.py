@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_unet import FAMILY, diffusers_unet
 
-from ip2p_fast import Editor, checkpoints, transformer
+from ip2p_fast import Editor, checkpoints, quantize, transformer
 from ip2p_fast.backends.torch_backend import TorchBackend
 from ip2p_fast.errors import BadInput
 from ip2p_fast.kernels import quantize_rows
@@ -58,6 +58,13 @@ def test_eight_bits_cost_little(peer, kind, bound):
     exact = predict(load(peer), peer)
     quantized = predict(quantize_unet(load(peer), kind), peer)
     assert 1e-4 < distance(quantized, exact) < bound
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("int8", 0.03), ("fp8", 0.1)])
+def test_linear_layers_alone_cost_less(peer, kind, bound, monkeypatch):
+    monkeypatch.setattr(quantize, "_quantize_resnet", lambda block, dtype: None)
+    exact = predict(load(peer), peer)
+    assert 1e-4 < distance(predict(quantize_unet(load(peer), kind), peer), exact) < bound
 
 
 def test_every_linear_layer_that_reads_tokens_is_in_eight_bits(peer):

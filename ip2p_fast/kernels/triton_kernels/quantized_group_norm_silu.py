@@ -1,7 +1,7 @@
 """quantized_group_norm_silu in Triton: `group_norm_silu.py`, whose last launch stores 8 bits.
 
 The two numbers: those of the norm, with 1 byte a value written in place of 2. The scales are the weights' own, not the
-picture's (`quantize.py`), so there is no pass that looks for the largest value.
+picture's (`quantized_conv.py`), so there is no pass that looks for the largest value.
 """
 
 from __future__ import annotations

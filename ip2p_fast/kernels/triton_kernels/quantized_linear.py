@@ -5,7 +5,7 @@ Lineage: LLM.int8 (Dettmers et al. 2022), section 2.1, without outliers apart: a
 The two numbers, Stable Diffusion 1.5 at 512x512, three rows, first level (12,288 tokens, 320 -> 960): 7.5 GFLOP, and
 4 + 0.3 + 24 MB of x, weight and bfloat16 result. 4 microseconds at 1,979 TFLOP/s (int8 and fp8 alike), 8 at 3.35 TB/s:
 memory binds there, and 8 bits save 4 MB of 32. At 1,280 channels (768 tokens, 5,120 -> 1,280) 10 GFLOP and 12 MB, 5 and
-4 microseconds: products bind, and 8 bits halve their time. Convolutions it does not do.
+4 microseconds: products bind, and 8 bits halve their time.
 """
 
 from __future__ import annotations
