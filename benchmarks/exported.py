@@ -151,4 +151,4 @@ def _accuracy(of: Callable[[str], str], bench: Bench) -> list[Row]:
         dtype: partial(Editor.from_pretrained, of("openvino"), "openvino", "cpu", dtype)
         for dtype in ("float32", "bfloat16", "int8")
     }
-    return points_lost(openings, Path(_path(of("torch"))), "cpu.export", bench)
+    return points_lost(openings, Path(_path(of("torch"))), "cpu.export", "openvino", bench)

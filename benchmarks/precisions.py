@@ -48,4 +48,4 @@ def _rows(model: str, bench: Bench) -> list[Row]:
         watch(done + 1, len(_PSNR_TARGETS))
     if bench.quick:
         return rows
-    return [*rows, *points_lost(openings, Path(exact_editor.model_path), prefix, bench)]
+    return [*rows, *points_lost(openings, Path(exact_editor.model_path), prefix, "torch", bench)]

@@ -36,7 +36,9 @@ def lowest_psnr(ours: list[np.ndarray], exact: list[np.ndarray]) -> tuple[float,
     return min(values), float(np.mean(values))
 
 
-def points_lost(openings: Mapping[str, Opening], model_folder: Path, prefix: str, bench: Bench) -> list[Row]:
+def points_lost(
+    openings: Mapping[str, Opening], model_folder: Path, prefix: str, backend: str, bench: Bench
+) -> list[Row]:
     """What the reader says of the same edits: rows PREFIX.points_lost.NAME of each against the first of `openings`."""
     from ip2p_fast.training.pocket.data import draw_pairs
     from ip2p_fast.training.pocket.evaluate import Report, edit_pairs, judge
@@ -50,17 +52,18 @@ def points_lost(openings: Mapping[str, Opening], model_folder: Path, prefix: str
         edited = edit_pairs(opening(), pairs, range(JUDGED), None, lambda done, watch=watch: watch(done, JUDGED))
         reports[name] = judge(reader, pairs, np.stack([np.asarray(one) for one in edited]))
     exact, *others = reports
-    return [_points_lost(prefix, exact, name, reports) for name in others]
+    return [_points_lost(prefix, backend, exact, name, reports) for name in others]
 
 
-def _points_lost(prefix: str, exact: str, name: str, reports: Mapping[str, Any]) -> Row:
+def _points_lost(prefix: str, backend: str, exact: str, name: str, reports: Mapping[str, Any]) -> Row:
     """The larger of what the success and the preservation lose."""
     shares = {
         kind: {share: getattr(reports[kind], share) for share in ("target_success", "preservation")}
         for kind in (exact, name)
     }
     lost = {share: 100 * (shares[exact][share] - shares[name][share]) for share in shares[exact]}
-    what = f"points of success or preservation that {JUDGED} pocket edits lose in {name}, the larger of the two"
+    edits = f"{JUDGED} pocket edits lose in {name} ({backend})"
+    what = f"points of success or preservation that {edits}, the larger of the two"
     detail = {"what": what, "points_lost": lost, **shares}
     return Row(f"{prefix}.points_lost.{name}", max(lost.values()), "points", "lower", POINTS_TARGET, detail)
 
